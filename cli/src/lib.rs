@@ -1,0 +1,1 @@
+//! The `tidemill` command as a library.
