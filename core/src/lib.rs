@@ -1,3 +1,11 @@
-//! core
+//! The model of Tidemill: what events, definitions, projections and sagas mean.
+//!
+//! Nothing here talks to the world: no network, files, clock or randomness. Times and random bits come in as
+//! arguments, so everything can be tested by property and by seeded simulation, and every replay gives the same result.
 
+pub mod contract;
+pub mod definition;
 pub mod json;
+pub mod names;
+pub mod retry;
+pub mod timestamp;

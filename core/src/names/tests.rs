@@ -1,0 +1,150 @@
+use super::*;
+use proptest::prelude::*;
+
+fn saga() -> ResourceId {
+    ResourceId::new(Kind::Saga, "shop", "order-fulfilment")
+}
+
+#[test]
+fn names_are_as_promised() {
+    assert_eq!(saga().log_stream(), "shop_order-fulfilment_log");
+    assert_eq!(saga().parked_stream(), "shop_order-fulfilment_saga_parked");
+    assert_eq!(
+        saga().control_subject("_tm", "start"),
+        "_tm.ctl.shop.saga.order-fulfilment.start"
+    );
+    assert_eq!(saga().source(), "/tidemill/shop/saga/order-fulfilment");
+    assert_eq!(
+        event_subject("shop.orders", "o 1", "order.created").as_deref(),
+        Ok("shop.orders.o=201.order=2Ecreated")
+    );
+    assert_eq!(
+        event_subject("shop.orders", "", "T").as_deref(),
+        Ok("shop.orders.=.T")
+    );
+}
+
+/// The first three are published FNV-1a test values; they also are what the server's `partition()` uses.
+#[test]
+fn partitions_are_fnv_1a() {
+    assert_eq!(
+        partition("", u16::MAX),
+        u16::try_from(0x811c_9dc5_u32 % 65535).unwrap()
+    );
+    assert_eq!(
+        partition("a", u16::MAX),
+        u16::try_from(0xe40c_292c_u32 % 65535).unwrap()
+    );
+    assert_eq!(
+        partition("foobar", u16::MAX),
+        u16::try_from(0xbf9c_f968_u32 % 65535).unwrap()
+    );
+    assert_eq!(partition("anything", 1), 0);
+}
+
+#[test]
+fn reply_tokens_and_command_ids_are_golden() {
+    let run = Run::new([7; 16]);
+    let side = Side::Action;
+    assert_eq!(run.run8(), "d761d406");
+    assert_eq!(run.reply_token("reserve", side, 1), "6nvph3u7ey7l324ipsqw");
+    assert_eq!(
+        command_id(&saga(), "o-1", &run.run8(), "reserve", side),
+        "shop/order-fulfilment/o-1/d761d406/reserve"
+    );
+    assert_eq!(
+        command_id(&saga(), "o-1", &run.run8(), "reserve", Side::Compensation),
+        "shop/order-fulfilment/o-1/d761d406/reserve/compensate"
+    );
+}
+
+#[test]
+fn a_run_is_not_shown() {
+    assert!(!format!("{:?}", Run::new([0xab; 16])).contains("abab"));
+}
+
+fn any_side() -> impl Strategy<Value = Side> {
+    prop_oneof![Just(Side::Action), Just(Side::Compensation)]
+}
+
+fn any_timer() -> impl Strategy<Value = TimerId> {
+    let parts = || ("[a-z][A-Za-z0-9]{0,30}", any_side(), any::<u32>());
+    prop_oneof![
+        Just(TimerId::Saga),
+        parts().prop_map(|(step, side, n)| TimerId::Attempt(step, side, n)),
+        parts().prop_map(|(step, side, n)| TimerId::Backoff(step, side, n)),
+        parts().prop_map(|(step, side, n)| TimerId::Step(step, side, n)),
+    ]
+}
+
+fn any_kind() -> impl Strategy<Value = LogKind> {
+    prop_oneof![
+        Just(LogKind::Started),
+        Just(LogKind::Cancel),
+        Just(LogKind::Decision),
+        Just(LogKind::Signal),
+        Just(LogKind::Checkpoint),
+        Just(LogKind::Erased),
+        "[a-z0-9-]{1,20}".prop_map(LogKind::Published),
+        any_timer().prop_map(LogKind::Timer),
+        ("[a-z][A-Za-z0-9]{0,30}", any_side(), any::<u32>()).prop_map(|(step, side, attempt)| {
+            LogKind::Observed {
+                step,
+                side,
+                attempt,
+            }
+        }),
+        (
+            "[a-z][A-Za-z0-9]{0,30}",
+            any_side(),
+            any::<u32>(),
+            "[a-z2-7]{20}"
+        )
+            .prop_map(|(step, side, attempt, token)| LogKind::Reply {
+                step,
+                side,
+                attempt,
+                token
+            }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn tokens_are_reversible_and_safe(text in ".{0,60}") {
+        prop_assume!(text.len() <= TOKEN_SOURCE_BYTES_MAX);
+        let token = encode_token(&text).unwrap();
+        prop_assert_eq!(decode_token(&token).unwrap(), text);
+        prop_assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-=".contains(&b)));
+        prop_assert!(!token.is_empty());
+    }
+
+    #[test]
+    fn a_token_has_one_spelling(token in "[A-Za-z0-9_=-]{1,12}") {
+        if let Ok(text) = decode_token(&token) {
+            prop_assert_eq!(encode_token(&text).unwrap(), token);
+        }
+    }
+
+    #[test]
+    fn log_subjects_are_reversible(instance in ".{0,40}", kind in any_kind(), partitions in 1_u16..=256) {
+        let subject = LogSubject::new(&instance, partitions, kind).unwrap();
+        let text = subject.to_subject(&saga(), SUBJECT_ROOT).unwrap();
+        prop_assert_eq!(LogSubject::parse(&text, &saga().log_prefix(SUBJECT_ROOT)).unwrap(), subject);
+    }
+
+    #[test]
+    fn any_subject_is_parsed_or_refused(subject in "(_tm\\.log\\.shop\\.order-fulfilment)?[a-z0-9.=-]{0,40}") {
+        if let Ok(parsed) = LogSubject::parse(&subject, &saga().log_prefix(SUBJECT_ROOT)) {
+            prop_assert_eq!(parsed.to_subject(&saga(), SUBJECT_ROOT).unwrap(), subject);
+        }
+    }
+
+    #[test]
+    fn reply_tokens_differ(bits in any::<[u8; 16]>(), attempt in any::<u32>()) {
+        let run = Run::new(bits);
+        prop_assert_ne!(run.reply_token("a", Side::Action, attempt), run.reply_token("a", Side::Compensation, attempt));
+        prop_assert_ne!(run.reply_token("a", Side::Action, attempt), run.reply_token("a", Side::Action, attempt.wrapping_add(1)));
+        prop_assert_eq!(Run::try_from(String::from(run)).unwrap(), run);
+    }
+}
