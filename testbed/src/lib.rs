@@ -1,1 +1,19 @@
-//! testbed
+//! What Tidemill's tests and benchmarks stand on; never shipped.
+//!
+//! * [`nats_server`]: real `nats-server` processes on free ports, which can be stopped, killed, frozen and set back.
+//! * [`process`]: any other program as a child: a worker, the CLI, a participant.
+//! * [`binaries`]: where the programs of this workspace are.
+//! * [`wait`]: waiting on a condition, with a cap and the last thing that was seen.
+//!
+//! Children die with the test, also when it panics or is killed itself: each has a watchdog (see [`process`]).
+//! No port is fixed and nothing waits for an amount of time.
+
+pub mod binaries;
+pub mod nats_server;
+pub mod ports;
+pub mod process;
+pub mod wait;
+
+pub use nats_server::{NatsServer, User};
+pub use process::Process;
+pub use wait::eventually;

@@ -1,0 +1,190 @@
+//! What a test server is started with, and its configuration file.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{NatsServer, Result};
+
+/// User with all rights that every server with users has.
+pub const ADMIN: &str = "admin";
+
+/// When JetStream flushes to disk.
+#[derive(Debug, Clone, Copy)]
+enum Sync {
+    Always,
+    Every(Duration),
+}
+
+/// A user of the server and what it may do. Its password is its name.
+#[derive(Debug, Clone)]
+pub struct User {
+    name: String,
+    publish: Option<Vec<String>>,
+    subscribe: Option<Vec<String>>,
+    allow_responses: bool,
+}
+
+impl User {
+    /// A user that may do everything, until one of the lists is given. `name` is used in a URL: letters, digits, `-`, `_`.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            publish: None,
+            subscribe: None,
+            allow_responses: false,
+        }
+    }
+
+    /// Lets it publish on these subjects only (an empty list: on none).
+    #[must_use]
+    pub fn publish(mut self, subjects: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.publish = Some(subjects.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lets it subscribe to these subjects only (an empty list: to none).
+    #[must_use]
+    pub fn subscribe(mut self, subjects: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.subscribe = Some(subjects.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lets it answer a request, on whatever reply subject, with the server's defaults: one message within two minutes.
+    #[must_use]
+    pub fn allow_responses(mut self) -> Self {
+        self.allow_responses = true;
+        self
+    }
+
+    fn render(&self, out: &mut String) {
+        let Self {
+            name,
+            publish,
+            subscribe,
+            allow_responses,
+        } = self;
+        let _ = write!(out, "    {{ user: {name:?}, password: {name:?}");
+        let mut rights = Vec::new();
+        // A list that is empty would be read as absent, that is, as everything: say "deny all" instead.
+        for (key, subjects) in [("publish", publish), ("subscribe", subscribe)] {
+            match subjects.as_deref() {
+                None => {}
+                Some([]) => rights.push(format!("{key}: {{ deny: \">\" }}")),
+                Some(list) => rights.push(format!("{key}: {{ allow: {list:?} }}")),
+            }
+        }
+        if *allow_responses {
+            rights.push("allow_responses: true".to_owned());
+        }
+        if !rights.is_empty() {
+            let _ = write!(out, ", permissions: {{ {} }}", rights.join(", "));
+        }
+        out.push_str(" }\n");
+    }
+}
+
+/// Settings of a test server.
+#[derive(Debug, Clone, Default)]
+pub struct NatsServerBuilder {
+    pub(super) store_dir: Option<PathBuf>,
+    pub(super) users: Vec<User>,
+    sync: Option<Sync>,
+    max_payload: Option<usize>,
+    extra: String,
+}
+
+impl NatsServerBuilder {
+    /// Keeps JetStream's files here; default is a temporary folder that goes with the server.
+    #[must_use]
+    pub fn store_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.store_dir = Some(folder.into());
+        self
+    }
+
+    /// Flushes every write to disk before it is acknowledged.
+    #[must_use]
+    pub fn sync_always(mut self) -> Self {
+        self.sync = Some(Sync::Always);
+        self
+    }
+
+    /// Flushes this often; the server's default is two minutes.
+    #[must_use]
+    pub fn sync_interval(mut self, every: Duration) -> Self {
+        self.sync = Some(Sync::Every(every));
+        self
+    }
+
+    /// Largest message in bytes, headers included; the server's default is 1 MiB.
+    #[must_use]
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.max_payload = Some(bytes);
+        self
+    }
+
+    /// Adds a user. A server with users lets nobody in without, and has the user [`ADMIN`] besides.
+    #[must_use]
+    pub fn user(mut self, user: User) -> Self {
+        self.users.push(user);
+        self
+    }
+
+    /// Adds lines to the configuration file, in its syntax.
+    #[must_use]
+    pub fn config(mut self, lines: &str) -> Self {
+        self.extra.push_str(lines);
+        self.extra.push('\n');
+        self
+    }
+
+    /// Starts the server and returns when it is healthy.
+    ///
+    /// # Errors
+    /// When there is no nats-server of a sufficient version, or it does not become healthy.
+    pub async fn start(self) -> Result<NatsServer> {
+        NatsServer::start_with(self).await
+    }
+
+    pub(super) fn render(&self, port: u16, monitor: u16, store: &Path) -> String {
+        let Self {
+            store_dir: _,
+            users,
+            sync,
+            max_payload,
+            extra,
+        } = self;
+        let mut out = format!(
+            "server_name: tidemill-test\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\n"
+        );
+        let _ = writeln!(
+            out,
+            "jetstream {{\n  store_dir: {:?}",
+            store.display().to_string()
+        );
+        match sync {
+            None => {}
+            Some(Sync::Always) => out.push_str("  sync_interval: always\n"),
+            Some(Sync::Every(every)) => drop(writeln!(
+                out,
+                "  sync_interval: \"{}ms\"",
+                every.as_millis()
+            )),
+        }
+        out.push_str("}\n");
+        if let Some(bytes) = max_payload {
+            let _ = writeln!(out, "max_payload: {bytes}");
+        }
+        if !users.is_empty() {
+            out.push_str("authorization {\n  users: [\n");
+            User::new(ADMIN).render(&mut out);
+            for user in users {
+                user.render(&mut out);
+            }
+            out.push_str("  ]\n}\n");
+        }
+        out.push_str(extra);
+        out
+    }
+}
