@@ -4,8 +4,10 @@
 //! arguments, so everything can be tested by property and by seeded simulation, and every replay gives the same result.
 
 pub mod contract;
+pub mod control;
 pub mod definition;
 pub mod json;
 pub mod names;
 pub mod retry;
+pub mod status;
 pub mod timestamp;

@@ -1,0 +1,267 @@
+//! What workers are asked on `_tm.ctl.<ns>.<kind>.<name>.<verb>`, as JSON. The command line asks; only workers write.
+
+use crate::definition::{Revision, StreamRef};
+use crate::names::Side;
+use crate::status::{InstanceState, InstanceSummary};
+use crate::timestamp::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Largest request read, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 512 * 1024;
+
+/// Verbs of a saga.
+pub mod saga_verb {
+    /// [`super::StartRequest`] → [`super::StartReply`].
+    pub const START: &str = "start";
+    /// [`super::InstanceRequest`] → [`super::Described`].
+    pub const DESCRIBE: &str = "describe";
+    /// [`super::InstanceRequest`] → [`super::Described`], once the instance is finished or parked.
+    pub const AWAIT: &str = "await";
+    /// [`super::CancelRequest`] → [`super::Accepted`].
+    pub const CANCEL: &str = "cancel";
+    /// [`super::DecisionRequest`] → [`super::Accepted`].
+    pub const DECIDE: &str = "decide";
+}
+
+/// Verbs of a projection.
+pub mod projection_verb {
+    /// `{}` → [`super::ProjectionStatus`].
+    pub const STATUS: &str = "status";
+    /// `{}` → [`super::Accepted`]: folds everything again into a new key space, then switches.
+    pub const REBUILD: &str = "rebuild";
+    /// [`super::AcceptSourceRequest`] → [`super::Accepted`].
+    pub const ACCEPT_SOURCE: &str = "accept-source";
+    /// [`super::ParkedRequest`] → [`super::Accepted`].
+    pub const REDRIVE: &str = "redrive";
+    /// [`super::ParkedRequest`] → [`super::Accepted`].
+    pub const SKIP: &str = "skip";
+}
+
+/// Any answer: either what was asked for, or why not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reply<T> {
+    /// What was asked for.
+    Ok(T),
+    /// Why not.
+    Error(ControlError),
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ControlError {
+    /// Stable CamelCase word: `NotFound`, `AlreadyFinished`, `PivotPassed`, `NotParked`, `RowIsAhead`, `Invalid`, `Unavailable`.
+    pub reason: String,
+    /// For people: what is wrong and what to do.
+    pub message: String,
+}
+
+impl ControlError {
+    /// An error of a reason.
+    pub fn new(reason: &str, message: impl Into<String>) -> Self {
+        ControlError {
+            reason: reason.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Starts an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StartRequest {
+    /// Id of the instance.
+    pub id: String,
+    /// `input.data` of its expressions.
+    #[serde(default)]
+    pub data: crate::json::Value,
+    /// `input.subject`; absent = the id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// `correlationid` of everything it causes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+}
+
+/// Whether an instance was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StartReply {
+    /// Id of the instance.
+    pub id: String,
+    /// False: an instance of this id was there already, nothing was done.
+    pub started: bool,
+}
+
+/// Names an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InstanceRequest {
+    /// Its id.
+    pub id: String,
+}
+
+/// Asks an instance to stop and take back what it did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CancelRequest {
+    /// Id of the instance.
+    pub id: String,
+    /// Who asks.
+    #[serde(default)]
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// A decision about a parked instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DecisionRequest {
+    /// Id of the instance.
+    pub id: String,
+    /// What to do.
+    pub decision: Decision,
+    /// Who decides.
+    #[serde(default)]
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// What is done about what is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// Try it again, with fresh attempts.
+    Retry,
+    /// Go on as if it were done (or, for an action nobody knows about, as if it had not happened).
+    Skip,
+}
+
+/// A request was taken on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// For people: what happens now.
+    pub message: String,
+}
+
+/// An instance in full.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Described {
+    /// As in lists.
+    pub summary: InstanceSummary,
+    /// Per step, in the order of the definition.
+    pub steps: Vec<StepStatus>,
+    /// Every input, oldest first.
+    pub timeline: Vec<TimelineEntry>,
+    /// Inputs left out of `timeline` because there are too many.
+    #[serde(default)]
+    pub omitted: u64,
+}
+
+/// Where a step is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepStatus {
+    /// Its name.
+    pub name: String,
+    /// Its action: `waiting`, `running`, `backing-off`, `done`, `skipped`, `refused`, `failed`, `unknown`.
+    pub action: String,
+    /// Its compensation: the same words; absent if it has none or needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensation: Option<String>,
+    /// Attempts of the action.
+    pub attempts: u32,
+    /// What it gave.
+    #[serde(default)]
+    pub output: crate::json::Value,
+}
+
+/// One input of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TimelineEntry {
+    /// When it was stored.
+    pub at: Timestamp,
+    /// Its position in the log.
+    pub sequence: u64,
+    /// `started`, `reply`, `observed`, `published`, `timer`, `cancel`, `decision`.
+    pub what: String,
+    /// The step it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Action or compensation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<Side>,
+    /// Which attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// `success`, `refused`, `failed`, `ignored`, …
+    pub outcome: String,
+    /// For people: error or note; never a token.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Milliseconds from the attempt's request to this input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+}
+
+/// Confirms that a source that was set back or replaced is to be read on from here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AcceptSourceRequest {
+    /// The stream; absent = every source that was reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamRef>,
+}
+
+/// Names parked keys of a projection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ParkedRequest {
+    /// The row key; absent = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Who asks.
+    #[serde(default)]
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// How a projection is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProjectionStatus {
+    /// Key space that readers follow.
+    pub live: Option<String>,
+    /// Key space being built beside it.
+    pub building: Option<String>,
+    /// Revision of the definition in force.
+    pub revision: Option<Revision>,
+    /// Why it stands still, if it does: `SourceReset`, `TooManyParkedKeys`, `Stopped`, `Suspended`, …
+    pub stopped: Option<ControlError>,
+    /// Per source (`<namespace>/<name>`): last folded sequence and lag in events.
+    pub sources: BTreeMap<String, crate::status::SourceProgress>,
+    /// Events read.
+    pub seen: u64,
+    /// Events at least one handler matched.
+    pub matched: u64,
+    /// Events none matched.
+    pub skipped: u64,
+    /// Parked keys.
+    pub parked_keys: u64,
+}
+
+/// What `state` of a finished or parked instance is; for `await`.
+pub fn is_settled(state: InstanceState) -> bool {
+    state.is_finished() || state == InstanceState::Parked
+}
