@@ -5,6 +5,7 @@
 
 pub mod contract;
 pub mod control;
+pub mod decimal;
 pub mod definition;
 pub mod json;
 pub mod names;

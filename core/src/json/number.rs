@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 /// Texts up to this length are kept inside the value, without an allocation; amounts of money fit.
-const INLINE_MAX: usize = 14;
+const INLINE_MAX: usize = 22;
 
 /// A JSON number: an integer, or the text of a double.
 ///
@@ -58,7 +58,7 @@ impl Number {
     }
 
     /// The caller promises that `text` follows JSON's grammar, lies within the range of a double and is no canonical integer.
-    pub(super) fn keep(text: &str) -> Number {
+    pub(crate) fn keep(text: &str) -> Number {
         let mut inline = [0; INLINE_MAX];
         match inline.get_mut(..text.len()) {
             Some(start) => {
