@@ -1,0 +1,35 @@
+# `make test` and `make demo` do all their set-up on a machine that has Rust (rustup), Go and Python 3.
+
+SHELL := bash
+
+.PHONY: help demo test tools lint generate bench-saga bench-projection deny
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
+
+demo: tools ## runs the order example and checks what comes out (KEEP=1 leaves it running)
+	@scripts/demo.sh
+
+test: tools ## every test there is
+	@scripts/test.sh
+
+tools: ## gets nats-server and the Python packages, into this folder only
+	@scripts/tools.sh
+
+lint: ## formatting and clippy, as CI checks them
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+generate: ## writes the generated files anew
+	@scripts/generate.sh
+
+deny: ## licences, sources and duplicates of what is linked in
+	@scripts/tools.sh --deny
+	.tools/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+
+# Arguments: make bench-saga ARGS="--in-flight 64"
+bench-saga: tools ## load on the saga engine; figures as JSON on the last line
+	@source .tools/env && cargo run --quiet --release --locked -p tidemill-bench -- saga $(ARGS)
+
+bench-projection: tools ## load on the projection engine; figures as JSON on the last line
+	@source .tools/env && cargo run --quiet --release --locked -p tidemill-bench -- projection $(ARGS)

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Every test there is: Rust (unit, property, simulation, process tests, documentation) and Python. Goes on after a failure, so that
+# one run shows them all; fails if anything failed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=/dev/null
+source .tools/env || exit 1
+
+# The programs first: process tests run them as they are, in place of asking cargo one by one.
+cargo build --workspace --bins --locked || exit 1
+TIDEMILL_BIN_DIR=$(cargo metadata --format-version 1 --no-deps --offline |
+    "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug
+export TIDEMILL_BIN_DIR
+export INVENTORY=$TIDEMILL_BIN_DIR/inventory
+
+failed=0
+cargo test --workspace --locked --no-fail-fast || failed=1
+"$PYTHON" -m unittest discover -s k8s/examples/orders/tests || failed=1
+exit $failed
