@@ -60,7 +60,7 @@ def check(args):
         + [["no order", "nothing to pay", len(placed) - len(orders.orders)]],
     )
     summary += [""] + table(["read model", "rows"], [[name, len(actual)] for name, (_, actual) in models.items()])
-    left, at_start = stock.left.total(), sum(stock.at_start.values())
+    left, at_start = sum(stock.left.values()), sum(stock.at_start.values())
     charged = sum(cards.charged.values(), Decimal(0))
     summary += ["", f"stock: {at_start:,} units at the start, {left:,} left; cards: {charged:,.2f} charged", ""]
     rows = sum(len(actual) for _, actual in models.values())

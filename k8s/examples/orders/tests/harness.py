@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Optional
 
 import nats
 
@@ -107,7 +108,7 @@ class NatsServer:
 class Reply:
     """`code` 200 is success; None is no answer at all."""
 
-    code: int | None
+    code: Optional[int]
     text: str = ""
     body: object = None
 
