@@ -7,6 +7,7 @@ pub mod contract;
 pub mod control;
 pub mod decimal;
 pub mod definition;
+pub mod expression;
 pub mod json;
 pub mod names;
 pub mod retry;

@@ -15,6 +15,7 @@ mod parse;
 mod write;
 
 pub use number::Number;
+pub(crate) use number::Numeric;
 pub use object::Object;
 pub use parse::{ParseError, Reason};
 
