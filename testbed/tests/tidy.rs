@@ -95,7 +95,8 @@ fn metadata() -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Dependencies between packages by name, each with its kinds (`normal`, `build`, `dev`).
+/// Dependencies between packages by name, each with its kinds (`normal`, `build`, `dev`). Several versions of one package
+/// are kept apart as `name@version`: what one of them depends on says nothing of the other.
 struct Graph {
     members: BTreeSet<String>,
     edges: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
@@ -105,9 +106,17 @@ impl Graph {
     fn read(metadata: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let packages = metadata["packages"].as_array().unwrap();
+        let mut versions: BTreeMap<String, usize> = BTreeMap::new();
+        for package in packages {
+            *versions.entry(text(&package["name"])).or_default() += 1;
+        }
+        let name = |package: &Value| match text(&package["name"]) {
+            name if versions[&name] > 1 => format!("{name}@{}", text(&package["version"])),
+            name => name,
+        };
         let names: BTreeMap<String, String> = packages
             .iter()
-            .map(|p| (text(&p["id"]), text(&p["name"])))
+            .map(|package| (text(&package["id"]), name(package)))
             .collect();
         let members = metadata["workspace_members"].as_array().unwrap().iter();
         let members = members
@@ -179,10 +188,19 @@ fn short(name: &str) -> &str {
     name.strip_prefix("tidemill-").unwrap_or(name)
 }
 
+/// The way to a package in any of its versions.
+fn way_to<'a>(below: &'a BTreeMap<String, String>, name: &str) -> Option<&'a String> {
+    let is_it = |package: &str| package.split('@').next() == Some(name);
+    below
+        .iter()
+        .find(|(package, _)| is_it(package))
+        .map(|(_, way)| way)
+}
+
 fn io_below_core(graph: &Graph) -> Vec<String> {
     let below = graph.below("tidemill-core");
     IO.split(' ')
-        .filter_map(|name| below.get(name))
+        .filter_map(|name| way_to(&below, name))
         .map(|way| format!("I/O crate below core: {way}"))
         .collect()
 }
