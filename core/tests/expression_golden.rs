@@ -1,6 +1,10 @@
 //! What expressions mean, row by row. A row may be added; one that changes is a new version of `definition::SEMANTICS`.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test, also outside of its #[test] functions")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test, also outside of its #[test] functions"
+)]
 
 use tidemill_core::expression::{Bindings, Bound, Expression, Fields, Scope};
 use tidemill_core::json::{Object, Value};
@@ -21,19 +25,36 @@ impl Fields for Parts {
 
     fn names(&self) -> Vec<&str> {
         // In no particular order: expressions must sort.
-        self.0.keys().collect::<Vec<_>>().into_iter().rev().collect()
+        self.0
+            .keys()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect()
     }
 }
 
 fn result(source: &str, bindings: &str, parts: bool) -> String {
     let expression = match Expression::compile(source, &Scope::new(&VARIABLES)) {
         Ok(expression) => expression,
-        Err(error) => return format!("compile {}:{} {}", error.position.line, error.position.column, error.problem),
+        Err(error) => {
+            return format!(
+                "compile {}:{} {}",
+                error.position.line, error.position.column, error.problem
+            );
+        }
     };
     let bindings = if bindings.is_empty() { "{}" } else { bindings };
     let bindings = Value::parse(bindings.as_bytes()).unwrap();
-    let objects: Vec<Option<Parts>> =
-        VARIABLES.iter().map(|name| bindings.get(name).and_then(Value::as_object).map(|object| Parts(object.clone()))).collect();
+    let objects: Vec<Option<Parts>> = VARIABLES
+        .iter()
+        .map(|name| {
+            bindings
+                .get(name)
+                .and_then(Value::as_object)
+                .map(|object| Parts(object.clone()))
+        })
+        .collect();
     let slots: Vec<Bound<'_>> = VARIABLES
         .iter()
         .zip(&objects)
@@ -45,7 +66,11 @@ fn result(source: &str, bindings: &str, parts: bool) -> String {
         .collect();
     let vars = Bindings::new(&slots);
     let first = expression.evaluate(&vars);
-    assert_eq!(expression.evaluate(&vars), first, "{source}: twice the same");
+    assert_eq!(
+        expression.evaluate(&vars),
+        first,
+        "{source}: twice the same"
+    );
     match first {
         Ok(value) => value.to_json(),
         Err(error) => format!("{} {error}", error.reason()),
@@ -62,7 +87,12 @@ fn expressions_mean_what_the_table_says() {
         }
         rows += 1;
         let mut columns = line.split('¦').map(str::trim);
-        let (Some(source), Some(bindings), Some(expected), None) = (columns.next(), columns.next(), columns.next(), columns.next()) else {
+        let (Some(source), Some(bindings), Some(expected), None) = (
+            columns.next(),
+            columns.next(),
+            columns.next(),
+            columns.next(),
+        ) else {
             panic!("line {}: source ¦ variables ¦ result", number + 1);
         };
         // `␤` in a source stands for a line end, since a row is one line.
@@ -70,11 +100,19 @@ fn expressions_mean_what_the_table_says() {
         for parts in [false, true] {
             let found = result(&source, bindings, parts);
             if found != expected {
-                wrong.push(format!("line {}: {source}\n  expected {expected}\n  found    {found} (parts: {parts})", number + 1));
+                wrong.push(format!(
+                    "line {}: {source}\n  expected {expected}\n  found    {found} (parts: {parts})",
+                    number + 1
+                ));
                 break;
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {rows} rows:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {rows} rows:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(rows >= 150, "{rows} rows");
 }

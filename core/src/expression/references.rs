@@ -222,3 +222,139 @@ fn proves(condition: &Node, outcome: bool, prefix: &[&str]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Expression, Scope};
+
+    fn compile(source: &str) -> Expression {
+        Expression::compile(source, &Scope::new(&["event", "steps", "input"])).unwrap()
+    }
+
+    #[test]
+    fn references_are_roots_with_their_constant_fields() {
+        let check = |source: &str, expected: &[&str]| {
+            let found: Vec<String> = compile(source)
+                .references()
+                .map(|reference| {
+                    format!(
+                        "{}{}",
+                        if reference.tested { "?" } else { "" },
+                        reference.display()
+                    )
+                })
+                .collect();
+            assert_eq!(found, expected, "{source}");
+        };
+        check("1", &[]);
+        check(
+            "event.data.total > 0 && event.data['order-id'] != ''",
+            &["event.data.total", "event.data['order-id']"],
+        );
+        check("event.a + event.a", &["event.a"]);
+        check(
+            "event.items.map(i, i.price * event.rate)",
+            &["event.items", "event.rate"],
+        );
+        check("event.items.all(event, event.x)", &["event.items"]);
+        check("event.items[0].sku", &["event.items"]);
+        check("steps[input.name].output", &["steps[…]", "input.name"]);
+        check(
+            "has(steps.ship.output) ? steps.ship.output.id : ''",
+            &["?steps.ship.output", "steps.ship.output.id"],
+        );
+        check("{'a': event}", &["event"]);
+        check("has(event.a[input.b].c)", &["event.a[…]", "input.b"]);
+    }
+
+    #[test]
+    fn unguarded_reads_are_found() {
+        let check = |source: &str, expected: Option<&str>| {
+            assert_eq!(
+                compile(source)
+                    .unguarded(&["steps", "ship", "output"])
+                    .as_deref(),
+                expected,
+                "{source}"
+            );
+        };
+        // Nothing to guard.
+        check("input.a", None);
+        check("steps.ship.commandId", None);
+        check("steps.reserve.output.id", None);
+        check("steps.ship", None);
+        check("steps.map(ship, ship)", None);
+        // Bare.
+        check("steps.ship.output", Some("steps.ship.output"));
+        check(
+            "{'a': [steps.ship.output.tracking]}",
+            Some("steps.ship.output.tracking"),
+        );
+        check(
+            "input.items.all(i, i == steps.ship.output)",
+            Some("steps.ship.output"),
+        );
+        check(
+            "size(steps.ship.output.list)",
+            Some("steps.ship.output.list"),
+        );
+        check("steps[input.name].output", Some("steps[…]"));
+        check("steps.ship['output'].x", Some("steps.ship.output.x"));
+        check("steps.reserve.output[input.name]", None);
+        // Guarded.
+        check("has(steps.ship.output)", None);
+        check(
+            "has(steps.ship.output) ? steps.ship.output.tracking : ''",
+            None,
+        );
+        check(
+            "!has(steps.ship.output) ? '' : steps.ship.output.tracking",
+            None,
+        );
+        check("has(steps.ship.output) && steps.ship.output.ok", None);
+        check("steps.ship.output.ok && has(steps.ship.output)", None);
+        check("!has(steps.ship.output) || steps.ship.output.ok", None);
+        check(
+            "input.a && has(steps.ship.output) ? steps.ship.output : null",
+            None,
+        );
+        check(
+            "has(steps.ship.output) && has(steps.ship.output.id) ? steps.ship.output.id : ''",
+            None,
+        );
+        check(
+            "has(steps.ship.output) ? (input.a ? steps.ship.output.a : 1) : 2",
+            None,
+        );
+        // Guards that prove nothing, or something else.
+        check(
+            "has(steps.ship.output) ? '' : steps.ship.output",
+            Some("steps.ship.output"),
+        );
+        check(
+            "has(steps.ship.output) || input.a ? steps.ship.output : 1",
+            Some("steps.ship.output"),
+        );
+        check(
+            "has(steps.ship.output) || steps.ship.output.ok",
+            Some("steps.ship.output.ok"),
+        );
+        check(
+            "has(steps.reserve.output) ? steps.ship.output : 1",
+            Some("steps.ship.output"),
+        );
+        check(
+            "has(steps.ship) ? steps.ship.output : 1",
+            Some("steps.ship.output"),
+        );
+        check(
+            "(has(steps.ship.output) ? 1 : 2) + steps.ship.output",
+            Some("steps.ship.output"),
+        );
+        // Such a has() fails itself where there is no output.
+        check(
+            "has(steps.ship.output.id) ? steps.ship.output.id : ''",
+            Some("steps.ship.output"),
+        );
+    }
+}

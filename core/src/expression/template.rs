@@ -215,3 +215,116 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Bindings, Bound};
+    use super::*;
+
+    fn json(text: &str) -> Value {
+        Value::parse(text.as_bytes()).unwrap()
+    }
+
+    fn evaluate(template: &str, event: &str) -> Result<String, String> {
+        let template = Template::compile(&json(template), &Scope::new(&["event"]))
+            .map_err(|error| error.to_string())?;
+        let event = json(event);
+        let slots = [Bound::Value(&event)];
+        template
+            .evaluate(&Bindings::new(&slots))
+            .map(|value| value.to_json())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn strings_that_begin_with_an_equals_sign_are_expressions() {
+        let check = |template: &str, expected: &str| {
+            assert_eq!(
+                evaluate(template, r#"{"a": 1.10, "b": {"c": [1]}}"#).as_deref(),
+                Ok(expected),
+                "{template}"
+            )
+        };
+        check(r#""=event.a""#, "1.10");
+        check(r#""= event.a ""#, "1.10");
+        check(r#""event.a""#, r#""event.a""#);
+        check(r#"" =event.a""#, r#"" =event.a""#);
+        check(r#""='=x'""#, r#""=x""#);
+        check(
+            r#"{"status": "placed", "total": "=event.a", "n": 2.50, "z": null}"#,
+            r#"{"n":2.50,"status":"placed","total":1.10,"z":null}"#,
+        );
+        check(
+            r#"[1, ["=event.b.c", {"k": "=event.b"}], true]"#,
+            r#"[1,[[1],{"k":{"c":[1]}}],true]"#,
+        );
+        check(r#"{"=event.a": 1}"#, r#"{"=event.a":1}"#);
+        check("[]", "[]");
+    }
+
+    #[test]
+    fn errors_name_their_place() {
+        let check = |template: &str, expected: &str| {
+            assert_eq!(
+                evaluate(template, "{}"),
+                Err(expected.to_owned()),
+                "{template}"
+            )
+        };
+        check(
+            r#"{"items": [1, 2, {"sku": "=evnt.x"}]}"#,
+            ".items[2].sku: line 1, column 1: `evnt` isn't declared; did you mean `event`?",
+        );
+        check(
+            r#"{"order-id": "=event.id"}"#,
+            "['order-id']: `event.id` isn't there; guard it with has(), or send it",
+        );
+        check(
+            r#""=event.id""#,
+            "`event.id` isn't there; guard it with has(), or send it",
+        );
+        for empty in [r#"{"a": "="}"#, r#"{"a": "=  "}"#] {
+            check(
+                empty,
+                ".a: line 1, column 1: the expression is empty; quote it in YAML if it begins with `!` or holds `#` or `: `",
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_template_gives_is_never_too_deep_to_be_read() {
+        let nested = |depth: usize, inner: &str| {
+            format!("{}{inner}{}", "[".repeat(depth), "]".repeat(depth))
+        };
+        let event = nested(60, "");
+        assert!(evaluate(&nested(4, r#""=event""#), &event).is_ok());
+        assert!(
+            evaluate(&nested(5, r#""=event""#), &event)
+                .is_err_and(|error| error.contains("nested deeper"))
+        );
+        let mut deep = Value::Null;
+        for _ in 0..100 {
+            deep = Value::from(vec![deep]);
+        }
+        assert!(Template::compile(&deep, &Scope::new(&[])).is_err());
+    }
+
+    #[test]
+    fn expressions_are_listed_with_their_places() {
+        let template = Template::compile(
+            &json(r#"{"b": ["x", "=1"], "a": {"c": "=2"}}"#),
+            &Scope::new(&[]),
+        )
+        .unwrap();
+        let found: Vec<(String, &str)> = template
+            .expressions()
+            .into_iter()
+            .map(|(path, expression)| (path, expression.source()))
+            .collect();
+        assert_eq!(found, [(".a.c".to_owned(), "2"), (".b[1]".to_owned(), "1")]);
+        assert_eq!(
+            template.source().to_json(),
+            r#"{"a":{"c":"=2"},"b":["x","=1"]}"#
+        );
+    }
+}
