@@ -3,6 +3,7 @@
 //! * [`nats_server`]: real `nats-server` processes on free ports, which can be stopped, killed, frozen and set back.
 //! * [`process`]: any other program as a child: a worker, the CLI, a participant.
 //! * [`binaries`]: where the programs of this workspace are.
+//! * [`simulation`]: seeded worlds for the saga and the projection machine.
 //! * [`wait`]: waiting on a condition, with a cap and the last thing that was seen.
 //!
 //! Children die with the test, also when it panics or is killed itself: each has a watchdog (see [`process`]).
@@ -12,6 +13,7 @@ pub mod binaries;
 pub mod nats_server;
 pub mod ports;
 pub mod process;
+pub mod simulation;
 pub mod wait;
 
 pub use nats_server::{NatsServer, User};

@@ -1,0 +1,93 @@
+//! Taking back what was done: in reverse order, one at a time, once every action has settled.
+
+use super::compiled::CompiledSaga;
+use super::effect::Effect;
+use super::state::{Instance, Outcome, ParkedReason, Phase, Progress};
+use crate::names::Side;
+
+impl Instance {
+    /// After a failure: waits for the actions in flight, then turns round.
+    pub(super) fn turn_back(&mut self, saga: &CompiledSaga) -> bool {
+        for index in 0..self.steps.len() {
+            let backing_off = self
+                .steps
+                .get(index)
+                .is_some_and(|step| matches!(step.action.progress, Progress::BackingOff(_)));
+            if backing_off {
+                // No further attempt is made for something that would be taken back at once.
+                self.set_progress(index, Side::Action, Progress::GivenUp);
+                self.settle_failed(
+                    saga,
+                    index,
+                    Side::Action,
+                    "Abandoned",
+                    "another step failed",
+                    0,
+                );
+                return true;
+            }
+        }
+        if self.has_active_action() {
+            return false;
+        }
+        if self.pivot_began(saga) {
+            let failed = self
+                .failure
+                .as_ref()
+                .and_then(|failure| failure.step.as_deref());
+            let index = failed.and_then(|name| saga.step_index(name)).unwrap_or(0);
+            let message = self
+                .failure
+                .as_ref()
+                .map(|failure| format!("{}: {}", failure.reason, failure.message));
+            self.park(
+                ParkedReason::FailedAfterPivot(index),
+                message.unwrap_or_default(),
+            );
+            return false;
+        }
+        self.phase = Phase::Backward;
+        true
+    }
+
+    /// Begins the next compensation, or concludes when there is none left.
+    pub(super) fn go_backward(&mut self, saga: &CompiledSaga, effects: &mut Vec<Effect>) -> bool {
+        let progress = |index: usize| {
+            self.steps
+                .get(index)
+                .map_or(Progress::Done, |step| step.compensation.progress)
+        };
+        let needed = |index: usize| saga.compensation(index).is_some();
+        if self
+            .happened
+            .iter()
+            .any(|index| progress(*index).is_active())
+        {
+            return false;
+        }
+        let failed = self
+            .happened
+            .iter()
+            .rev()
+            .copied()
+            .find(|index| matches!(progress(*index), Progress::GivenUp | Progress::Refused));
+        if let Some(index) = failed {
+            self.park(
+                ParkedReason::CompensationFailed(index),
+                "the compensation failed".to_owned(),
+            );
+            return false;
+        }
+        let next = self
+            .happened
+            .iter()
+            .rev()
+            .copied()
+            .find(|index| needed(*index) && progress(*index) == Progress::Waiting);
+        match next {
+            Some(index) => self.begin_series(saga, index, Side::Compensation, effects),
+            None => self.begin_conclusion(saga, Outcome::Compensated, effects),
+        }
+        true
+    }
+}

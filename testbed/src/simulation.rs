@@ -1,0 +1,8 @@
+//! Seeded simulation of the machines: every run is decided by its seed alone, so a failure is a number that
+//! anybody can run again.
+
+mod random;
+pub mod saga;
+pub mod shapes;
+
+pub use random::Random;
