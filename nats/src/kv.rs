@@ -1,0 +1,396 @@
+//! Key-value buckets as every NATS client knows them (`nats kv get` reads them), with own headers on entries and delete markers,
+//! pipelined writes and reads by prefix.
+
+use crate::api::ApiError;
+use crate::connection::Nats;
+use crate::message::StoredMessage;
+use crate::publish::{PendingAck, Publish, PublishError, Publisher};
+use crate::reader::{ReadError, ReadFrom, Reader};
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures::StreamExt;
+use std::collections::BTreeMap;
+use tidemill_core::timestamp::Timestamp;
+
+/// Header of delete markers.
+const OPERATION: &str = "KV-Operation";
+/// Single reads in flight of [`KvBucket::get_many`]; measured, more give nothing.
+const GETS_IN_FLIGHT: usize = 128;
+/// Entries per batch of reads by prefix.
+const BATCH: usize = 1024;
+
+/// One key's last entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KvEntry {
+    /// Its key.
+    pub key: String,
+    /// Its value; empty if deleted.
+    pub value: Bytes,
+    /// Headers of the entry or the delete marker.
+    pub headers: Option<HeaderMap>,
+    /// The revision to guard the next write with.
+    pub revision: u64,
+    /// Whether this is a delete (or purge) marker: other readers see "not found".
+    pub deleted: bool,
+    /// When it was written.
+    pub stored_at: Timestamp,
+}
+
+/// What a write expects to find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// Anything.
+    #[default]
+    None,
+    /// Exactly this revision of the key, a delete marker's too; 0 = the key never was there or is purged.
+    Revision(u64),
+}
+
+/// One write to a key.
+#[derive(Clone, Debug, Default)]
+pub struct KvWrite {
+    /// The key: tokens of `[A-Za-z0-9_=/-]` with dots between them.
+    pub key: String,
+    /// The value; `None` writes a delete marker.
+    pub value: Option<Bytes>,
+    /// Further headers.
+    pub headers: HeaderMap,
+    /// What must be there, else [`PublishError::Conflict`].
+    pub guard: Guard,
+}
+
+/// Why a bucket can't be read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum KvError {
+    /// A single read.
+    #[error("bucket {bucket}: {source}")]
+    Get {
+        /// The bucket.
+        bucket: String,
+        /// Why.
+        source: ApiError,
+    },
+    /// A read by prefix.
+    #[error("bucket {bucket}: {source}")]
+    Read {
+        /// The bucket.
+        bucket: String,
+        /// Why.
+        source: ReadError,
+    },
+    /// A write.
+    #[error("bucket {bucket}, key {key}: {source}")]
+    Write {
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: String,
+        /// Why.
+        source: PublishError,
+    },
+}
+
+/// A bucket. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct KvBucket {
+    publisher: Publisher,
+    bucket: String,
+    stream: String,
+    /// `$KV.<bucket>.`
+    prefix: String,
+}
+
+impl KvBucket {
+    /// The bucket of this name; whether it exists shows at the first use. Writes share the publisher's limit.
+    pub fn new(publisher: &Publisher, bucket: &str) -> Self {
+        KvBucket {
+            publisher: publisher.clone(),
+            bucket: bucket.to_owned(),
+            stream: stream_of(bucket),
+            prefix: format!("$KV.{bucket}."),
+        }
+    }
+
+    /// Its name.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// The JetStream stream behind it.
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    fn nats(&self) -> &Nats {
+        self.publisher.nats()
+    }
+
+    /// The last entry of a key, a delete marker too; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// [`KvError::Get`]
+    pub async fn get(&self, key: &str) -> Result<Option<KvEntry>, KvError> {
+        let subject = format!("{}{key}", self.prefix);
+        let message = self
+            .nats()
+            .last_for_subject(&self.stream, &subject)
+            .await
+            .map_err(|source| KvError::Get {
+                bucket: self.bucket.clone(),
+                source,
+            })?;
+        Ok(message.and_then(|message| self.entry(message)))
+    }
+
+    /// The last entries of several keys, in their order, read concurrently.
+    ///
+    /// # Errors
+    /// [`KvError::Get`]: the first.
+    pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<KvEntry>>, KvError> {
+        let mut gets = futures::stream::iter(keys)
+            .map(|key| self.get(key))
+            .buffered(GETS_IN_FLIGHT);
+        let mut entries = Vec::with_capacity(keys.len());
+        while let Some(entry) = gets.next().await {
+            entries.push(entry?);
+        }
+        Ok(entries)
+    }
+
+    /// Sends a write; the acknowledgement's sequence is the key's new revision.
+    pub async fn send(&self, write: KvWrite) -> PendingAck {
+        let KvWrite {
+            key,
+            value,
+            mut headers,
+            guard,
+        } = write;
+        let payload = value.unwrap_or_else(|| {
+            headers.insert(OPERATION, "DEL");
+            Bytes::new()
+        });
+        let message = Publish {
+            subject: format!("{}{key}", self.prefix),
+            headers,
+            payload,
+            message_id: None,
+            expected_last_subject_sequence: match guard {
+                Guard::None => None,
+                Guard::Revision(revision) => Some(revision),
+            },
+        };
+        self.publisher.publish(message).await
+    }
+
+    /// Writes and waits; gives the new revision.
+    ///
+    /// # Errors
+    /// [`KvError::Write`]
+    pub async fn write(&self, write: KvWrite) -> Result<u64, KvError> {
+        let key = write.key.clone();
+        let acked = self.send(write).await.await;
+        acked
+            .map(|acked| acked.sequence)
+            .map_err(|source| KvError::Write {
+                bucket: self.bucket.clone(),
+                key,
+                source,
+            })
+    }
+
+    /// Sets a key whatever is there; gives the new revision.
+    ///
+    /// # Errors
+    /// [`KvError::Write`]
+    pub async fn put(&self, key: &str, value: impl Into<Bytes>) -> Result<u64, KvError> {
+        self.write(KvWrite {
+            key: key.to_owned(),
+            value: Some(value.into()),
+            ..KvWrite::default()
+        })
+        .await
+    }
+
+    /// Sets a key that isn't there (or is deleted); `None` if it is.
+    ///
+    /// # Errors
+    /// [`KvError`]
+    pub async fn create(&self, key: &str, value: impl Into<Bytes>) -> Result<Option<u64>, KvError> {
+        let mut write = KvWrite {
+            key: key.to_owned(),
+            value: Some(value.into()),
+            headers: HeaderMap::new(),
+            guard: Guard::Revision(0),
+        };
+        match self.write(write.clone()).await {
+            Err(KvError::Write {
+                source: PublishError::Conflict,
+                ..
+            }) => {}
+            done => return done.map(Some),
+        }
+        let Some(KvEntry {
+            deleted: true,
+            revision,
+            ..
+        }) = self.get(key).await?
+        else {
+            return Ok(None);
+        };
+        write.guard = Guard::Revision(revision);
+        match self.write(write).await {
+            Err(KvError::Write {
+                source: PublishError::Conflict,
+                ..
+            }) => Ok(None),
+            done => done.map(Some),
+        }
+    }
+
+    /// Writes a delete marker whatever is there; gives its revision.
+    ///
+    /// # Errors
+    /// [`KvError::Write`]
+    pub async fn delete(&self, key: &str) -> Result<u64, KvError> {
+        self.write(KvWrite {
+            key: key.to_owned(),
+            ..KvWrite::default()
+        })
+        .await
+    }
+
+    /// The last entry of every key below a prefix of whole tokens (`""` = every key), delete markers too, by key.
+    ///
+    /// # Errors
+    /// [`KvError::Read`]
+    pub async fn entries(&self, prefix: &str) -> Result<BTreeMap<String, KvEntry>, KvError> {
+        let mut reader = self.read(prefix).await?;
+        let mut entries = BTreeMap::new();
+        let mut batch = Vec::new();
+        while reader.next_batch(BATCH, &mut batch).await? > 0 {
+            // A key that is written meanwhile comes again, later.
+            entries.extend(batch.drain(..).map(|entry| (entry.key.clone(), entry)));
+        }
+        Ok(entries)
+    }
+
+    /// The entries below a prefix, oldest first, ending with the last one that is there: for more than fits in memory.
+    /// A key that is written meanwhile comes twice, the later entry later.
+    ///
+    /// # Errors
+    /// [`KvError::Read`]
+    pub async fn read(&self, prefix: &str) -> Result<KvReader, KvError> {
+        let reader = Reader::open_to_end(
+            self.nats(),
+            &self.stream,
+            vec![self.filter(prefix)],
+            ReadFrom::First,
+        )
+        .await;
+        self.reader(reader)
+    }
+
+    /// As [`KvBucket::read`], but goes on with what is written from then on. [`KvReader::pending`] tells when what was there is through.
+    ///
+    /// # Errors
+    /// [`KvError::Read`]
+    pub async fn watch(&self, prefix: &str) -> Result<KvReader, KvError> {
+        let reader = Reader::open(
+            self.nats(),
+            &self.stream,
+            vec![self.filter(prefix)],
+            ReadFrom::First,
+        )
+        .await;
+        self.reader(reader)
+    }
+
+    fn reader(&self, reader: Result<Reader, ReadError>) -> Result<KvReader, KvError> {
+        let reader = reader.map_err(|source| KvError::Read {
+            bucket: self.bucket.clone(),
+            source,
+        })?;
+        Ok(KvReader {
+            bucket: self.clone(),
+            reader,
+            batch: Vec::new(),
+        })
+    }
+
+    fn filter(&self, prefix: &str) -> String {
+        if prefix.is_empty() {
+            format!("{}>", self.prefix)
+        } else {
+            format!("{}{prefix}.>", self.prefix)
+        }
+    }
+
+    fn entry(&self, message: StoredMessage) -> Option<KvEntry> {
+        let key = message.subject.strip_prefix(&self.prefix)?.to_owned();
+        let operation = message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get(OPERATION));
+        // A marker made by the server (age limits) has another header.
+        let expired = message
+            .headers
+            .as_ref()
+            .is_some_and(|headers| headers.get("Nats-Marker-Reason").is_some());
+        let deleted = expired
+            || operation.is_some_and(|operation| matches!(operation.as_str(), "DEL" | "PURGE"));
+        Some(KvEntry {
+            key,
+            value: message.payload,
+            headers: message.headers,
+            revision: message.sequence,
+            deleted,
+            stored_at: message.stored_at,
+        })
+    }
+}
+
+/// Reads entries of a bucket in the order in which they were written.
+#[derive(Debug)]
+pub struct KvReader {
+    bucket: KvBucket,
+    reader: Reader,
+    batch: Vec<StoredMessage>,
+}
+
+impl KvReader {
+    /// Appends the next entries, at most `max`; see [`Reader::next_batch`].
+    ///
+    /// # Errors
+    /// [`KvError::Read`]
+    pub async fn next_batch(
+        &mut self,
+        max: usize,
+        into: &mut Vec<KvEntry>,
+    ) -> Result<usize, KvError> {
+        let read = self.reader.next_batch(max, &mut self.batch).await;
+        // Also after an error: what came before it is in order.
+        let before = into.len();
+        into.extend(
+            self.batch
+                .drain(..)
+                .filter_map(|message| self.bucket.entry(message)),
+        );
+        match read {
+            Ok(_) => Ok(into.len() - before),
+            Err(source) => Err(KvError::Read {
+                bucket: self.bucket.bucket.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Entries behind the last one handed out.
+    pub fn pending(&self) -> u64 {
+        self.reader.pending()
+    }
+}
+
+/// The stream behind a bucket.
+pub fn stream_of(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}

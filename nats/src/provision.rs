@@ -1,0 +1,450 @@
+//! What is made before a worker starts: streams and buckets. The operator and `tidemill dev` make them, workers never do.
+//!
+//! A [`StreamPlan`] says what is wanted; [`ensure`] makes it so: creates, or updates what differs, and nothing else. It never deletes
+//! or recreates anything, never touches what carries another owner's mark, and leaves every setting alone that the plan doesn't name.
+
+use crate::api::{ApiError, INCARNATION_KEY, StreamState};
+use crate::connection::Nats;
+use crate::kv::stream_of;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+use tidemill_core::names::{self, ResourceId};
+
+/// Duplicate window unless said otherwise; the server's own default.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// Whose a stream or bucket is: `tidemill.dev/{cluster,namespace,kind,name,incarnation}` in its metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Cluster id; `dev` without Kubernetes.
+    pub cluster: String,
+    /// Namespace of the resource; empty for what the whole connection shares.
+    pub namespace: String,
+    /// `eventstream`, `projection`, `saga`, or `shared`.
+    pub kind: String,
+    /// Name of the resource; empty for what is shared.
+    pub name: String,
+    /// Random; given to the stream when it is made and kept for its life. Positions are only worth anything together with it.
+    pub incarnation: String,
+}
+
+impl Mark {
+    /// The mark of what belongs to a Projection or a Saga.
+    pub fn of(cluster: &str, resource: &ResourceId, incarnation: &str) -> Self {
+        Mark {
+            cluster: cluster.to_owned(),
+            namespace: resource.namespace.clone(),
+            kind: resource.kind.to_string(),
+            name: resource.name.clone(),
+            incarnation: incarnation.to_owned(),
+        }
+    }
+
+    /// The mark of an EventStream's stream.
+    pub fn event_stream(cluster: &str, namespace: &str, name: &str, incarnation: &str) -> Self {
+        Mark {
+            cluster: cluster.to_owned(),
+            namespace: namespace.to_owned(),
+            kind: "eventstream".to_owned(),
+            name: name.to_owned(),
+            incarnation: incarnation.to_owned(),
+        }
+    }
+
+    fn shared(incarnation: &str) -> Self {
+        Mark {
+            cluster: String::new(),
+            namespace: String::new(),
+            kind: "shared".to_owned(),
+            name: String::new(),
+            incarnation: incarnation.to_owned(),
+        }
+    }
+
+    /// Who owns it, without the incarnation.
+    fn owner(&self) -> [(&'static str, &str); 4] {
+        [
+            ("tidemill.dev/cluster", &self.cluster),
+            ("tidemill.dev/namespace", &self.namespace),
+            ("tidemill.dev/kind", &self.kind),
+            ("tidemill.dev/name", &self.name),
+        ]
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}/{}/{}/{}",
+            self.cluster, self.namespace, self.kind, self.name
+        )
+    }
+}
+
+/// Where messages are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// On disk.
+    #[default]
+    File,
+    /// In memory; gone with the server.
+    Memory,
+}
+
+/// When messages leave a stream; `None` = never for that reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all messages.
+    pub bytes_max: Option<u64>,
+    /// Age of a message.
+    pub age_max: Option<Duration>,
+    /// Number of messages.
+    pub messages_max: Option<u64>,
+    /// Number of messages of one subject.
+    pub messages_per_subject_max: Option<u64>,
+}
+
+/// What happens when a limit of size or number is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// New messages are refused.
+    #[default]
+    Reject,
+    /// The oldest messages leave.
+    DropOldest,
+}
+
+/// What a stream shall be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamPlan {
+    /// Its name.
+    pub name: String,
+    /// What it takes.
+    pub subjects: Vec<String>,
+    /// For people.
+    pub description: String,
+    /// Where it keeps messages; can't be changed later.
+    pub storage: Storage,
+    /// Copies.
+    pub replicas: usize,
+    /// When messages leave.
+    pub limits: Limits,
+    /// What happens at a limit.
+    pub on_full: OnFull,
+    /// How long message ids are remembered.
+    pub duplicate_window: Duration,
+    /// Largest message in bytes; `None` = the server's limit.
+    pub message_bytes_max: Option<u32>,
+    /// Whether the server compresses what it stores.
+    pub compression: bool,
+    /// Whose it is.
+    pub mark: Mark,
+    /// Further settings, as JetStream's API names them; they win over the others.
+    pub further: BTreeMap<String, Value>,
+}
+
+impl StreamPlan {
+    /// A stream without limits, on disk, one copy.
+    pub fn new(name: &str, subjects: Vec<String>, mark: Mark) -> Self {
+        StreamPlan {
+            name: name.to_owned(),
+            subjects,
+            description: String::new(),
+            storage: Storage::File,
+            replicas: 1,
+            limits: Limits::default(),
+            on_full: OnFull::Reject,
+            duplicate_window: DUPLICATE_WINDOW,
+            message_bytes_max: None,
+            compression: false,
+            mark,
+            further: BTreeMap::new(),
+        }
+    }
+
+    /// A Saga's input log: nothing leaves it, nothing but plain messages enters it.
+    pub fn saga_log(saga: &ResourceId, root: &str, mark: Mark) -> Self {
+        StreamPlan {
+            description: format!("Input log of Saga {}/{}", saga.namespace, saga.name),
+            ..Self::new(
+                &saga.log_stream(),
+                vec![format!("{}.>", saga.log_prefix(root))],
+                mark,
+            )
+        }
+    }
+
+    /// What a Projection or a Saga has parked.
+    pub fn parked(resource: &ResourceId, root: &str, mark: Mark) -> Self {
+        StreamPlan {
+            description: format!(
+                "What {} {}/{} has parked",
+                resource.kind, resource.namespace, resource.name
+            ),
+            ..Self::new(
+                &resource.parked_stream(),
+                vec![format!("{}.>", resource.parked_prefix(root))],
+                mark,
+            )
+        }
+    }
+
+    /// A KV bucket that keeps the last entry of each key.
+    pub fn bucket(bucket: &str, mark: Mark) -> Self {
+        let mut plan = Self::new(&stream_of(bucket), vec![format!("$KV.{bucket}.>")], mark);
+        plan.limits.messages_per_subject_max = Some(1);
+        // What makes it a bucket for every client: purges by rollup, no deletion of single messages.
+        plan.further = BTreeMap::from([
+            ("allow_rollup_hdrs".to_owned(), json!(true)),
+            ("deny_delete".to_owned(), json!(true)),
+        ]);
+        plan
+    }
+
+    /// The rows of a Projection.
+    pub fn rows(projection: &ResourceId, mark: Mark) -> Self {
+        StreamPlan {
+            description: format!(
+                "Rows of Projection {}/{}",
+                projection.namespace, projection.name
+            ),
+            ..Self::bucket(&projection.rows_bucket(), mark)
+        }
+    }
+
+    /// The four buckets that every resource of a NATS connection shares.
+    pub fn shared_buckets(incarnation: &str) -> [Self; 4] {
+        [
+            (
+                names::OWNERS_BUCKET,
+                "Claims and heartbeats of Tidemill's workers",
+            ),
+            (
+                names::COUNTERS_BUCKET,
+                "Cumulative counters of Tidemill's workers",
+            ),
+            (names::REVISIONS_BUCKET, "Compiled definitions by revision"),
+            (names::SUMMARIES_BUCKET, "Summaries of saga instances"),
+        ]
+        .map(|(bucket, description)| StreamPlan {
+            description: description.to_owned(),
+            ..Self::bucket(bucket, Mark::shared(incarnation))
+        })
+    }
+
+    /// The settings that the plan decides, as JetStream's API names them.
+    pub fn config(&self) -> Map<String, Value> {
+        let limit = |limit: Option<u64>| limit.map_or_else(|| json!(-1), |limit| json!(limit));
+        let nanoseconds =
+            |duration: Duration| json!(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+        let StreamPlan {
+            name,
+            subjects,
+            description,
+            storage,
+            replicas,
+            limits,
+            on_full,
+            duplicate_window,
+            message_bytes_max,
+            compression,
+            mark,
+            further,
+        } = self;
+        let metadata = mark
+            .owner()
+            .into_iter()
+            .chain([(INCARNATION_KEY, mark.incarnation.as_str())]);
+        let metadata: Map<String, Value> = metadata
+            .map(|(key, value)| (key.to_owned(), json!(value)))
+            .collect();
+        let mut config = Map::new();
+        for (key, value) in [
+            ("name", json!(name)),
+            ("subjects", json!(subjects)),
+            ("description", json!(description)),
+            ("retention", json!("limits")),
+            (
+                "storage",
+                json!(match storage {
+                    Storage::File => "file",
+                    Storage::Memory => "memory",
+                }),
+            ),
+            ("num_replicas", json!(replicas)),
+            ("max_bytes", limit(limits.bytes_max)),
+            ("max_age", nanoseconds(limits.age_max.unwrap_or_default())),
+            ("max_msgs", limit(limits.messages_max)),
+            (
+                "max_msgs_per_subject",
+                limit(limits.messages_per_subject_max),
+            ),
+            (
+                "discard",
+                json!(match on_full {
+                    OnFull::Reject => "new",
+                    OnFull::DropOldest => "old",
+                }),
+            ),
+            // The server refuses a window beyond the age limit.
+            (
+                "duplicate_window",
+                nanoseconds(
+                    limits
+                        .age_max
+                        .map_or(*duplicate_window, |age| age.min(*duplicate_window)),
+                ),
+            ),
+            ("max_msg_size", limit(message_bytes_max.map(u64::from))),
+            (
+                "compression",
+                json!(if *compression { "s2" } else { "none" }),
+            ),
+            ("allow_direct", json!(true)),
+            ("allow_rollup_hdrs", json!(false)),
+            ("allow_msg_ttl", json!(false)),
+            ("allow_msg_schedules", json!(false)),
+            ("allow_msg_counter", json!(false)),
+            ("metadata", Value::Object(metadata)),
+        ] {
+            config.insert(key.to_owned(), value);
+        }
+        config.extend(
+            further
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
+        config
+    }
+}
+
+/// What [`ensure`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It wasn't there and is now.
+    Created,
+    /// It is as it shall be; nothing was written.
+    Unchanged,
+    /// These settings were changed, as JetStream's API names them.
+    Updated(Vec<String>),
+    /// Nothing was written; the reason says what would have to change.
+    Conflict(String),
+}
+
+/// Makes a stream as planned. A stream that is there keeps its incarnation.
+///
+/// # Errors
+/// [`ApiError`]: NATS away or no permission. What the server refuses for the settings' sake is [`Outcome::Conflict`].
+pub async fn ensure(nats: &Nats, plan: &StreamPlan) -> Result<Outcome, ApiError> {
+    let present = match nats.stream_state(&plan.name).await {
+        Ok(present) => present,
+        Err(ApiError::StreamMissing(_)) => {
+            return write(nats, plan, "CREATE", plan.config(), Outcome::Created).await;
+        }
+        Err(error) => return Err(error),
+    };
+    match decide(plan, &present) {
+        Decision::Nothing => Ok(Outcome::Unchanged),
+        Decision::Refuse(reason) => Ok(Outcome::Conflict(reason)),
+        Decision::Update { config, changed } => {
+            write(nats, plan, "UPDATE", config, Outcome::Updated(changed)).await
+        }
+    }
+}
+
+async fn write(
+    nats: &Nats,
+    plan: &StreamPlan,
+    verb: &str,
+    config: Map<String, Value>,
+    done: Outcome,
+) -> Result<Outcome, ApiError> {
+    let call = format!("STREAM.{verb}.{}", plan.name);
+    match nats.stream_call::<Value>(&plan.name, &call, &config).await {
+        Ok(_) => Ok(done),
+        Err(error) if error.may_pass() => Err(error),
+        Err(ApiError::Refused {
+            description, code, ..
+        }) => Ok(Outcome::Conflict(format!(
+            "stream {}: {description} ({code})",
+            plan.name
+        ))),
+        Err(error) => Err(error),
+    }
+}
+
+enum Decision {
+    Nothing,
+    Update {
+        config: Map<String, Value>,
+        changed: Vec<String>,
+    },
+    Refuse(String),
+}
+
+/// Compares a plan with what is there.
+fn decide(plan: &StreamPlan, present: &StreamState) -> Decision {
+    let metadata = present.metadata();
+    let owner = plan.mark.owner();
+    if !owner
+        .iter()
+        .all(|(key, value)| metadata.get(*key).map(String::as_str) == Some(*value))
+    {
+        let known = owner.map(|(key, _)| metadata.get(key).map_or("", String::as_str));
+        let present_owner = if known.iter().all(|value| value.is_empty()) {
+            "wasn't made by Tidemill".to_owned()
+        } else {
+            format!("belongs to {}", known.join("/"))
+        };
+        return Decision::Refuse(format!(
+            "stream {} {present_owner}: give the resource another name or stream name",
+            plan.name
+        ));
+    }
+    let Value::Object(mut config) = present.config.clone() else {
+        return Decision::Refuse(format!(
+            "stream {}: its configuration can't be read",
+            plan.name
+        ));
+    };
+    let mut changed = Vec::new();
+    for (key, wanted) in plan.config() {
+        if key == "metadata" {
+            // It has our mark; the rest of it (the server's, other tools') and its incarnation stay.
+            continue;
+        }
+        let now = config.get(&key).unwrap_or(&Value::Null);
+        if same(now, &wanted) {
+            continue;
+        }
+        if matches!(key.as_str(), "storage" | "retention") {
+            return Decision::Refuse(format!(
+                "stream {}: {key} is {now} and can't be changed to {wanted}: use another name, or delete the stream with what is in it",
+                plan.name
+            ));
+        }
+        config.insert(key.clone(), wanted);
+        changed.push(key);
+    }
+    if changed.is_empty() {
+        Decision::Nothing
+    } else {
+        Decision::Update { config, changed }
+    }
+}
+
+/// Whether two settings mean the same: absent is false, 0 or empty; 0 and -1 both are "no limit".
+fn same(now: &Value, wanted: &Value) -> bool {
+    let nothing = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => matches!(number.as_i64(), Some(0 | -1)),
+        Value::String(text) => text.is_empty() || text == "none",
+        Value::Array(values) => values.is_empty(),
+        Value::Object(values) => values.is_empty(),
+        Value::Bool(true) => false,
+    };
+    now == wanted || (nothing(now) && nothing(wanted))
+}
