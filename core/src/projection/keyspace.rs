@@ -1,0 +1,192 @@
+//! Names of the keys in a projection's rows bucket.
+//!
+//! | key | holds |
+//! |---|---|
+//! | `<key space>.<row token>` | a row |
+//! | `<key space>._.<partition>` | a [`super::Checkpoint`] |
+//! | `live` | the key space that readers follow, as text |
+//! | `sources.<namespace>.<stream>` | the [`super::Lineage`] of a source |
+//! | `rebuilds.<revision>` | how often this revision was rebuilt, as a decimal number |
+//! | `decisions.<namespace>.<stream>.<generation>.<sequence>.<row token>` | a [`super::Decision`] |
+//!
+//! A key space is the revision, followed by `-<n>` after its n-th rebuild; it is hexadecimal, so no other key begins like one.
+
+use super::position::Position;
+use crate::definition::{Revision, StreamRef};
+use std::fmt;
+
+/// The pointer that readers follow: its value is the text of the [`KeySpace`] whose rows are to be read.
+pub const LIVE_KEY: &str = "live";
+/// First token of the keys of decisions; all of them match `decisions.>`.
+pub const DECISIONS_PREFIX: &str = "decisions";
+/// Token that stands for all events that have no key, or are no events; no key is encoded like this.
+pub const KEYLESS_TOKEN: &str = "=nokey";
+
+/// Rows of one revision, folded from the beginning once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeySpace {
+    /// The definition's revision.
+    pub revision: Revision,
+    /// How many times it was folded again from the beginning by request.
+    pub rebuild: u32,
+}
+
+impl KeySpace {
+    /// Key of a row.
+    #[must_use]
+    pub fn row_key(&self, token: &str) -> String {
+        format!("{self}.{token}")
+    }
+
+    /// Key of a partition's checkpoint.
+    #[must_use]
+    pub fn checkpoint_key(&self, partition: u16) -> String {
+        format!("{self}._.{partition}")
+    }
+
+    /// Reads what `Display` writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<KeySpace> {
+        let (revision, rebuild) = match text.split_once('-') {
+            None => (text, 0),
+            Some((revision, number)) => (
+                revision,
+                number
+                    .parse()
+                    .ok()
+                    .filter(|n: &u32| *n > 0 && n.to_string() == number)?,
+            ),
+        };
+        Some(KeySpace {
+            revision: Revision::try_from(revision.to_owned()).ok()?,
+            rebuild,
+        })
+    }
+}
+
+impl fmt::Display for KeySpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rebuild {
+            0 => write!(f, "{}", self.revision),
+            rebuild => write!(f, "{}-{rebuild}", self.revision),
+        }
+    }
+}
+
+/// Key of a source's lineage. Namespaces and names hold no `.`.
+#[must_use]
+pub fn source_key(stream: &StreamRef) -> String {
+    format!("sources.{}.{}", stream.namespace, stream.name)
+}
+
+/// Key of the number of rebuilds of a revision.
+#[must_use]
+pub fn rebuild_key(revision: &Revision) -> String {
+    format!("rebuilds.{revision}")
+}
+
+/// Key of the decision about an event and one row (or [`KEYLESS_TOKEN`]).
+#[must_use]
+pub fn decision_key(stream: &StreamRef, position: Position, token: &str) -> String {
+    let Position {
+        generation,
+        sequence,
+    } = position;
+    format!(
+        "{DECISIONS_PREFIX}.{}.{}.{generation}.{sequence}.{token}",
+        stream.namespace, stream.name
+    )
+}
+
+/// The event and row that a decision's key names.
+#[must_use]
+pub fn parse_decision_key(key: &str) -> Option<(StreamRef, Position, &str)> {
+    let mut tokens = key.split('.');
+    if tokens.next() != Some(DECISIONS_PREFIX) {
+        return None;
+    }
+    let mut part = || tokens.next().filter(|token| !token.is_empty());
+    let (namespace, name) = (part()?.to_owned(), part()?.to_owned());
+    let position = Position {
+        generation: part()?.parse().ok()?,
+        sequence: part()?.parse().ok()?,
+    };
+    let token = part()?;
+    tokens
+        .next()
+        .is_none()
+        .then_some((StreamRef { namespace, name }, position, token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::decode_token;
+    use proptest::prelude::*;
+
+    fn revision() -> Revision {
+        Revision::try_from("0123456789abcdef".to_owned()).unwrap()
+    }
+
+    #[test]
+    fn names_of_keys() {
+        let space = KeySpace {
+            revision: revision(),
+            rebuild: 0,
+        };
+        assert_eq!(space.row_key("a=20b"), "0123456789abcdef.a=20b");
+        assert_eq!(space.checkpoint_key(63), "0123456789abcdef._.63");
+        let again = KeySpace {
+            rebuild: 2,
+            ..space
+        };
+        assert_eq!(again.row_key("a"), "0123456789abcdef-2.a");
+        assert_eq!(KeySpace::parse("0123456789abcdef-2"), Some(again));
+        for text in [
+            "",
+            "live",
+            "0123456789abcdef-0",
+            "0123456789abcdef-",
+            "0123456789abcdef-01",
+            "0123456789ABCDEF",
+            "0123456789abcdef-1-1",
+        ] {
+            assert_eq!(KeySpace::parse(text), None, "{text}");
+        }
+        let orders = StreamRef {
+            namespace: "shop".to_owned(),
+            name: "orders".to_owned(),
+        };
+        assert_eq!(source_key(&orders), "sources.shop.orders");
+        assert_eq!(rebuild_key(&revision()), "rebuilds.0123456789abcdef");
+        let position = Position {
+            generation: 1,
+            sequence: 7,
+        };
+        assert_eq!(
+            decision_key(&orders, position, "o-1"),
+            "decisions.shop.orders.1.7.o-1"
+        );
+    }
+
+    #[test]
+    fn no_key_is_encoded_as_keyless() {
+        assert!(decode_token(KEYLESS_TOKEN).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_decision_is_found_by_its_key(generation in any::<u32>(), sequence in any::<u64>(), token in "[A-Za-z0-9=_-]{1,20}") {
+            let stream = StreamRef { namespace: "shop".to_owned(), name: "orders".to_owned() };
+            let position = Position { generation, sequence };
+            let key = decision_key(&stream, position, &token);
+            prop_assert_eq!(parse_decision_key(&key), Some((stream, position, &*token)));
+        }
+
+        #[test]
+        fn no_key_panics(key in "decisions(\\.[a-z0-9]{0,3}){0,7}|\\PC{0,30}") {
+            let _ = parse_decision_key(&key);
+            let _ = KeySpace::parse(&key);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Which keys are parked, and what waits for each.
+
+use super::super::position::Position;
+use std::collections::BTreeMap;
+
+/// One event that waits for one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Sequence of its first copy in the parked stream.
+    pub kept_at: u64,
+    /// Index of its source.
+    pub source: usize,
+    /// Its position there.
+    pub position: Position,
+    /// Why it can't be folded: a stable word; `None` for one that only follows.
+    pub reason: Option<Box<str>>,
+}
+
+/// Every key that waits, by its token.
+#[derive(Clone, Debug, Default)]
+pub struct ParkedKeys {
+    keys: BTreeMap<Box<str>, Vec<Waiting>>,
+    events: usize,
+}
+
+impl ParkedKeys {
+    /// Nothing is parked.
+    #[must_use]
+    pub fn new() -> ParkedKeys {
+        ParkedKeys::default()
+    }
+
+    /// What waits for a key, in the order in which it must be folded.
+    #[must_use]
+    pub fn waiting(&self, token: &str) -> &[Waiting] {
+        self.keys.get(token).map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds an event; false if it waits already, and then nothing changes: the copy is superfluous.
+    pub fn add(&mut self, token: &str, waiting: Waiting) -> bool {
+        let queue = match self.keys.get_mut(token) {
+            Some(queue) => queue,
+            None => self.keys.entry(token.into()).or_default(),
+        };
+        let same_source = |entry: &&Waiting| entry.source == waiting.source;
+        if queue
+            .iter()
+            .filter(same_source)
+            .any(|entry| entry.position == waiting.position)
+        {
+            return false;
+        }
+        // Overlapping owners may have copied events of one source out of order.
+        let before = queue
+            .iter()
+            .position(|entry| entry.source == waiting.source && entry.position > waiting.position);
+        queue.insert(before.unwrap_or(queue.len()), waiting);
+        self.events += 1;
+        true
+    }
+
+    /// Removes an event that waits no more.
+    pub fn remove(&mut self, token: &str, source: usize, position: Position) -> Option<Waiting> {
+        let queue = self.keys.get_mut(token)?;
+        let index = queue
+            .iter()
+            .position(|entry| (entry.source, entry.position) == (source, position))?;
+        let removed = queue.remove(index);
+        if queue.is_empty() {
+            self.keys.remove(token);
+        }
+        self.events -= 1;
+        Some(removed)
+    }
+
+    /// Number of keys that wait; all events without a key count as one.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Number of events that wait.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// The tokens of all keys that wait, in order.
+    pub fn tokens(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(|token| &**token)
+    }
+}
