@@ -16,6 +16,6 @@ pub mod process;
 pub mod simulation;
 pub mod wait;
 
-pub use nats_server::{NatsServer, User};
+pub use nats_server::{NatsServer, User, round_trip};
 pub use process::Process;
 pub use wait::eventually;

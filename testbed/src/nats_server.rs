@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
+use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -354,6 +355,22 @@ impl NatsServer {
             None => Ok(()),
         }
     }
+}
+
+/// Waits until the server has handled everything that this client sent before, subscriptions too.
+///
+/// async-nats' `flush` only writes to the socket; without this, another connection's message can overtake a subscription.
+///
+/// # Errors
+/// When the client can't subscribe or publish to an inbox, or the connection has ended for good.
+pub async fn round_trip(client: &Client) -> std::result::Result<(), async_nats::Error> {
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await?;
+    client.publish(inbox, bytes::Bytes::new()).await?;
+    echo.next()
+        .await
+        .map(|_| ())
+        .ok_or_else(|| "the connection was closed".into())
 }
 
 /// One look at `/healthz`, which is 200 once every stream and consumer is recovered.

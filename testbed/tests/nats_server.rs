@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::jetstream::{self, kv, stream};
 use async_nats::{Client, Event};
 use futures::StreamExt;
-use tidemill_testbed::{NatsServer, User, eventually};
+use tidemill_testbed::{NatsServer, User, eventually, round_trip};
 
 const CAP: Duration = Duration::from_secs(30);
 
@@ -112,18 +112,12 @@ async fn permissions_are_enforced() {
                 .publish(["allowed.>"])
                 .subscribe(["news", "_INBOX.>"]),
         )
-        .user(
-            User::new("responder")
-                .publish(Vec::<String>::new())
-                .subscribe(["ask"])
-                .allow_responses(),
-        )
         .start()
         .await
         .unwrap();
     let admin = server.client().await.unwrap();
     let mut all = admin.subscribe(">").await.unwrap();
-    admin.flush().await.unwrap();
+    round_trip(&admin).await.unwrap();
 
     let (told, mut events) = tokio::sync::mpsc::unbounded_channel();
     let reader = server
@@ -139,9 +133,14 @@ async fn permissions_are_enforced() {
         .unwrap();
     reader.publish("denied", "1".into()).await.unwrap();
     reader.publish("allowed.x", "2".into()).await.unwrap();
-    let first = all.next().await.unwrap();
+    let arrived = eventually("what is allowed", CAP, async || match all.next().await {
+        Some(message) if message.subject.starts_with("_INBOX") => Err("a round trip"),
+        Some(message) => Ok(message.subject),
+        None => Err("the end"),
+    })
+    .await;
     assert_eq!(
-        first.subject.as_str(),
+        arrived.as_str(),
         "allowed.x",
         "what is denied never arrives"
     );
@@ -155,31 +154,40 @@ async fn permissions_are_enforced() {
         "{denied}"
     );
 
-    let responder = server.client_for("responder").await.unwrap();
-    let mut questions = responder.subscribe("ask").await.unwrap();
-    responder.flush().await.unwrap();
-    let answer = tokio::spawn(async move {
-        let question = questions.next().await.unwrap();
-        responder
-            .publish(question.reply.unwrap(), "yes".into())
-            .await
-            .unwrap();
-        responder.publish("anything", "no".into()).await.unwrap();
-        responder.flush().await.unwrap();
-        responder
-    });
-    let reply = admin.request("ask", "?".into()).await.unwrap();
-    assert_eq!(
-        &reply.payload[..],
-        b"yes",
-        "a responder may answer without rights of its own"
-    );
-    let _responder = answer.await.unwrap();
-
     assert!(
         async_nats::connect(server.url()).await.is_err(),
         "nobody gets in without a user"
     );
+}
+
+#[tokio::test]
+async fn a_responder_answers_without_rights_of_its_own() {
+    let responder = User::new("responder")
+        .publish(Vec::<String>::new())
+        .subscribe(["ask"])
+        .allow_responses();
+    let server = NatsServer::builder().user(responder).start().await.unwrap();
+    let responder = server.client_for("responder").await.unwrap();
+    let mut questions = responder.subscribe("ask").await.unwrap();
+    let answer = tokio::spawn(async move {
+        let question = questions.next().await.unwrap();
+        let reply = question.reply.unwrap();
+        responder.publish("ask", "denied".into()).await.unwrap();
+        responder.publish(reply, "yes".into()).await.unwrap();
+        questions
+    });
+    let admin = server.client().await.unwrap();
+    // No responders until the server has taken in the subscription.
+    let reply = eventually("an answer", CAP, async || {
+        let reply = admin.request("ask", "?".into()).await;
+        reply.map_err(|error| error.to_string())
+    })
+    .await;
+    assert_eq!(&reply.payload[..], b"yes");
+    let mut questions = answer.await.unwrap();
+    admin.publish("ask", "last".into()).await.unwrap();
+    let next = questions.next().await.unwrap();
+    assert_eq!(&next.payload[..], b"last", "what is denied never arrives");
 }
 
 #[tokio::test]
