@@ -229,9 +229,15 @@ impl StreamPlan {
             (names::REVISIONS_BUCKET, "Compiled definitions by revision"),
             (names::SUMMARIES_BUCKET, "Summaries of saga instances"),
         ]
-        .map(|(bucket, description)| StreamPlan {
-            description: description.to_owned(),
-            ..Self::bucket(bucket, Mark::shared(incarnation))
+        .map(|(bucket, description)| {
+            let mut plan = Self::bucket(bucket, Mark::shared(incarnation));
+            plan.description = description.to_owned();
+            // Heartbeats of pods that are gone leave by themselves.
+            plan.further.insert(
+                "allow_msg_ttl".to_owned(),
+                json!(bucket == names::OWNERS_BUCKET),
+            );
+            plan
         })
     }
 

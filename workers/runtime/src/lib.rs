@@ -1,1 +1,72 @@
-//! runtime
+//! What every worker stands on: logs, metrics, health, signals, control requests, and who owns which partition.
+//!
+//! A worker binary and `tidemill dev` make a [`WorkerContext`] and give it to a driver (projection or saga).
+
+pub mod backoff;
+pub mod control;
+pub mod counters;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod ownership;
+pub mod shutdown;
+pub mod telemetry;
+
+use std::sync::Arc;
+use tidemill_core::contract::Contract;
+use tidemill_nats::Nats;
+use tokio_util::sync::CancellationToken;
+
+pub use health::Health;
+pub use metrics::Metrics;
+
+/// Everything a driver is given. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct WorkerContext {
+    /// What to run.
+    pub contract: Arc<Contract>,
+    /// The one connection of this worker.
+    pub nats: Nats,
+    /// Name of this pod, unique among those that run at the same time; a restarted pod keeps it.
+    pub pod: String,
+    /// Where the driver says whether it is ready.
+    pub health: Health,
+    /// Where the driver registers its metrics.
+    pub metrics: Metrics,
+    /// Cancelled when the worker shall finish what is in flight, hand over, and return.
+    pub shutdown: CancellationToken,
+}
+
+impl WorkerContext {
+    /// Shows the connection in metrics and, as condition `nats`, in readiness, until the worker shuts down. For whoever makes the
+    /// context; drivers needn't.
+    pub fn show_connection(&self) {
+        self.metrics.show_connection(&self.nats);
+        let (nats, health, shutdown) = (
+            self.nats.clone(),
+            self.health.clone(),
+            self.shutdown.clone(),
+        );
+        tokio::spawn(async move {
+            let mut status = nats.status();
+            loop {
+                let now = status.borrow_and_update().clone();
+                if now.connected {
+                    health.ready("nats");
+                } else {
+                    let why = now
+                        .last_error
+                        .map(|error| format!(" ({error})"))
+                        .unwrap_or_default();
+                    health.not_ready("nats", format!("NATS at {} is away{why}", nats.servers()));
+                }
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    changed = status.changed() => if changed.is_err() {
+                        return;
+                    },
+                }
+            }
+        });
+    }
+}

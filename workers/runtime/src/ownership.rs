@@ -1,0 +1,407 @@
+//! Who does the work of which partition: claims and heartbeats in the shared bucket `tidemill_owners`.
+//!
+//! * A partition's owner is who its claim key `<ns>.<kind>.<name>.claim.<partition>` names; the key is written at takeover only,
+//!   guarded, and its revision is the owner's *epoch*.
+//! * Each pod writes its heartbeat `<ns>.<kind>.<name>.pod.<pod>` every second. Partitions go to live pods by rendezvous hash.
+//! * A pod is dead when others don't see its heartbeat change for 4 s of their own connected time: see [`view`].
+//! * A pod that could not renew its heartbeat for 60 s gives everything up and begins anew with new epochs.
+//! * Two processes of one pod name: the later wins, the earlier stands by.
+//!
+//! For moments two pods may both believe that they own a partition. Engines are built so that this is wasteful, never wrong.
+
+pub mod rendezvous;
+pub mod view;
+
+use crate::WorkerContext;
+use crate::backoff::Backoff;
+use futures::FutureExt;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tidemill_core::names::{OWNERS_BUCKET, encode_token};
+use tidemill_nats::{
+    Guard, HeaderMap, KvBucket, KvEntry, KvError, KvReader, KvWrite, PublishError, Publisher,
+};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use view::{BEAT_MS, DEAD_MS, Take, View};
+
+/// An owner that could not renew for this long forgets what it holds.
+const RENEW_MAX: Duration = Duration::from_secs(60);
+/// Heartbeats leave the bucket by themselves: pods' names are used once.
+const BEAT_TTL: &str = "10m";
+/// Longest wait for the good-bye to be stored.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for one more of the entries that are there at the start.
+const LOAD_MAX: Duration = Duration::from_secs(2);
+/// Entries read at once.
+const BATCH: usize = 512;
+
+/// Partitions and the epochs they are owned with.
+pub type Owned = BTreeMap<u16, u64>;
+
+/// This pod's share of the partitions, kept up to date in the background. Dropping it ends that without a good-bye, as a crash does.
+#[derive(Debug)]
+pub struct Ownership {
+    owned: watch::Receiver<Owned>,
+    release: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Ownership {
+    /// Starts taking part in the work of `partitions` partitions.
+    pub fn start(context: &WorkerContext, publisher: &Publisher, partitions: u16) -> Self {
+        let (sender, owned) = watch::channel(Owned::new());
+        let release = CancellationToken::new();
+        let prefix = context.contract.resource.key_prefix();
+        // A name that is too long can't come from Kubernetes; its first bytes must do.
+        let token = encode_token(&context.pod).unwrap_or_else(|_| {
+            context
+                .pod
+                .bytes()
+                .take(60)
+                .map(|byte| format!("={byte:02X}"))
+                .collect()
+        });
+        let run = context.nats.client().new_inbox();
+        let member = Member {
+            context: context.clone(),
+            bucket: KvBucket::new(publisher, OWNERS_BUCKET),
+            beat_key: format!("{prefix}.pod.{token}"),
+            prefix,
+            token,
+            run: run.rsplit('.').next().unwrap_or_default().to_owned(),
+            partitions,
+            owned: sender,
+            beat_revision: 0,
+            stand_by: false,
+        };
+        let task = tokio::spawn(member.run(release.clone()));
+        Ownership {
+            owned,
+            release,
+            task,
+        }
+    }
+
+    /// What is owned, and its changes. Empty while nothing is.
+    pub fn owned(&self) -> watch::Receiver<Owned> {
+        self.owned.clone()
+    }
+
+    /// Gives everything up and says good-bye, so that others take over at once. Finish what is in flight before.
+    pub async fn release(mut self) {
+        self.release.cancel();
+        let _ = tokio::time::timeout(RELEASE_MAX, &mut self.task).await;
+    }
+}
+
+/// Value of a heartbeat and of a claim.
+#[derive(Debug, Serialize, Deserialize)]
+struct Value {
+    pod: String,
+    run: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error(transparent)]
+    Bucket(#[from] KvError),
+    #[error("the heartbeat could not be renewed for {RENEW_MAX:?}")]
+    NotRenewed,
+    #[error("another worker runs as pod {0}: give every worker a name of its own")]
+    SameName(String),
+}
+
+struct Member {
+    context: WorkerContext,
+    bucket: KvBucket,
+    prefix: String,
+    /// The pod's name as a token of keys.
+    token: String,
+    /// Tells this process from another one of the same pod name.
+    run: String,
+    beat_key: String,
+    partitions: u16,
+    owned: watch::Sender<Owned>,
+    beat_revision: u64,
+    /// Another process has our name: wait until it is silent.
+    stand_by: bool,
+}
+
+impl Member {
+    async fn run(mut self, release: CancellationToken) {
+        let mut backoff = Backoff::default();
+        loop {
+            let started = Instant::now();
+            let end = tokio::select! {
+                end = self.live() => end,
+                () = release.cancelled() => {
+                    self.own(Owned::new());
+                    return self.say_good_bye().await;
+                }
+            };
+            self.own(Owned::new());
+            self.context.health.not_ready("ownership", end.to_string());
+            tracing::warn!(reason = %end, "giving up all partitions and beginning anew");
+            self.stand_by = matches!(end, End::SameName(_));
+            if started.elapsed() > RENEW_MAX {
+                backoff.reset();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next_pause()) => {}
+                () = release.cancelled() => return,
+            }
+        }
+    }
+
+    /// One life: from the first heartbeat until something is wrong.
+    async fn live(&mut self) -> End {
+        match self.try_live().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn try_live(&mut self) -> Result<std::convert::Infallible, End> {
+        let clock = Instant::now();
+        let at = || u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut view = View::new(&self.token);
+        let mut reader = self.bucket.watch(&self.prefix).await?;
+        let mut batch = Vec::new();
+        while reader.pending() > 0 {
+            // What is pending may also expire instead of coming.
+            let Ok(read) =
+                tokio::time::timeout(LOAD_MAX, reader.next_batch(BATCH, &mut batch)).await
+            else {
+                break;
+            };
+            read?;
+            self.apply(&mut view, &mut batch, at());
+        }
+        if self.stand_by {
+            self.wait_for_silence(&mut reader).await?;
+            self.stand_by = false;
+        }
+        // Not guarded: an earlier process of this pod is dead, or gives way.
+        self.beat_revision = self.bucket.write(self.beat(Guard::None)).await?;
+        view.begin(self.beat_revision);
+        self.context.health.ready("ownership");
+
+        let mut renewed = Instant::now();
+        let mut renewing: Option<BoxFuture<'static, Result<u64, KvError>>> = None;
+        let mut taking = FuturesUnordered::new();
+        let mut taken: BTreeSet<u16> = BTreeSet::new();
+        let mut tick = tokio::time::interval(Duration::from_millis(BEAT_MS));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                read = reader.next_batch(BATCH, &mut batch) => {
+                    read?;
+                    self.apply(&mut view, &mut batch, at());
+                }
+                _ = tick.tick() => {
+                    if renewed.elapsed() > RENEW_MAX {
+                        return Err(End::NotRenewed);
+                    }
+                    if renewing.is_none() {
+                        let write = self.beat(Guard::Revision(self.beat_revision));
+                        let bucket = self.bucket.clone();
+                        renewing = Some(async move { bucket.write(write).await }.boxed());
+                    }
+                }
+                result = async { match &mut renewing { Some(renewing) => renewing.await, None => std::future::pending().await } } => {
+                    renewing = None;
+                    self.renewed(result).await?.then(|| renewed = Instant::now());
+                }
+                Some((partition, result)) = taking.next(), if !taken.is_empty() => {
+                    taken.remove(&partition);
+                    self.explain_take(partition, &result);
+                }
+            }
+            self.own(view.owned());
+            for Take {
+                partition,
+                expected,
+            } in view.decide(self.partitions, at())
+            {
+                if taken.insert(partition) {
+                    let (bucket, write) = (self.bucket.clone(), self.claim(partition, expected));
+                    taking.push(async move { (partition, bucket.write(write).await) });
+                }
+            }
+        }
+    }
+
+    fn apply(&self, view: &mut View, entries: &mut Vec<KvEntry>, at: u64) {
+        for entry in entries.drain(..) {
+            let Some(key) = entry
+                .key
+                .strip_prefix(&self.prefix)
+                .and_then(|key| key.strip_prefix('.'))
+            else {
+                continue;
+            };
+            let value = || serde_json::from_slice::<Value>(&entry.value).ok();
+            match key.split_once('.') {
+                Some(("pod", pod)) if entry.deleted => view.left(pod),
+                // An own heartbeat is one of this process.
+                Some(("pod", pod))
+                    if pod != self.token || value().is_some_and(|value| value.run == self.run) =>
+                {
+                    view.beat(pod, at);
+                }
+                Some(("claim", partition)) => {
+                    if let Ok(partition) = partition.parse() {
+                        let pod = value().map(|value| value.pod).unwrap_or_default();
+                        view.claimed(partition, &pod, entry.revision);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the heartbeat was renewed.
+    async fn renewed(&mut self, result: Result<u64, KvError>) -> Result<bool, End> {
+        match result {
+            Ok(revision) => {
+                self.beat_revision = revision;
+                Ok(true)
+            }
+            Err(KvError::Write {
+                source: PublishError::Conflict,
+                ..
+            }) => {
+                // Either ours, whose acknowledgement was lost, or somebody else's, or it expired.
+                let Some(entry) = self.bucket.get(&self.beat_key).await? else {
+                    self.beat_revision = 0;
+                    return Ok(false);
+                };
+                let value = serde_json::from_slice::<Value>(&entry.value).ok();
+                if !entry.deleted && value.is_none_or(|value| value.run != self.run) {
+                    return Err(End::SameName(self.context.pod.clone()));
+                }
+                self.beat_revision = entry.revision;
+                Ok(!entry.deleted)
+            }
+            // May pass; if it doesn't, the renewal is missed and everything is given up.
+            Err(error) => {
+                tracing::debug!(%error, "the heartbeat wasn't renewed");
+                Ok(false)
+            }
+        }
+    }
+
+    async fn wait_for_silence(&self, reader: &mut KvReader) -> Result<(), KvError> {
+        let mut batch = Vec::new();
+        let mut silent_at = Instant::now() + Duration::from_millis(DEAD_MS);
+        loop {
+            tokio::select! {
+                read = reader.next_batch(BATCH, &mut batch) => {
+                    read?;
+                    if batch.drain(..).any(|entry| entry.key == self.beat_key && !entry.deleted) {
+                        silent_at = Instant::now() + Duration::from_millis(DEAD_MS);
+                    }
+                }
+                () = tokio::time::sleep_until(silent_at) => return Ok(()),
+            }
+        }
+    }
+
+    fn explain_take(&self, partition: u16, result: &Result<u64, KvError>) {
+        match result {
+            // Somebody was quicker: the reading tells who.
+            Ok(_)
+            | Err(KvError::Write {
+                source: PublishError::Conflict,
+                ..
+            }) => {}
+            Err(error) => tracing::debug!(partition, %error, "a partition couldn't be claimed"),
+        }
+    }
+
+    fn own(&self, owned: Owned) {
+        self.owned.send_if_modified(|now| {
+            if *now == owned {
+                return false;
+            }
+            let gained = owned
+                .iter()
+                .filter(|(partition, epoch)| now.get(partition) != Some(epoch))
+                .count();
+            let lost = now
+                .keys()
+                .filter(|partition| !owned.contains_key(partition))
+                .count();
+            tracing::info!(owned = owned.len(), gained, lost, "partitions");
+            *now = owned;
+            true
+        });
+    }
+
+    async fn say_good_bye(&self) {
+        let write = KvWrite {
+            key: self.beat_key.clone(),
+            value: None,
+            headers: ttl(),
+            guard: Guard::Revision(self.beat_revision),
+        };
+        // The guard: the heartbeat may be another process's by now. A renewal under way may be ahead of us: once more, then.
+        if let Err(KvError::Write {
+            source: PublishError::Conflict,
+            ..
+        }) = self.bucket.write(write.clone()).await
+            && let Ok(Some(entry)) = self.bucket.get(&self.beat_key).await
+            && serde_json::from_slice::<Value>(&entry.value)
+                .is_ok_and(|value| value.run == self.run)
+        {
+            let guard = Guard::Revision(entry.revision);
+            let _ = self.bucket.write(KvWrite { guard, ..write }).await;
+        }
+    }
+
+    fn beat(&self, guard: Guard) -> KvWrite {
+        KvWrite {
+            key: self.beat_key.clone(),
+            value: Some(self.value()),
+            headers: ttl(),
+            guard,
+        }
+    }
+
+    fn claim(&self, partition: u16, expected: u64) -> KvWrite {
+        KvWrite {
+            key: format!("{}.claim.{partition}", self.prefix),
+            value: Some(self.value()),
+            headers: HeaderMap::new(),
+            guard: Guard::Revision(expected),
+        }
+    }
+
+    fn value(&self) -> bytes::Bytes {
+        let value = Value {
+            pod: self.token.clone(),
+            run: self.run.clone(),
+        };
+        // Two strings always serialise.
+        serde_json::to_vec(&value).unwrap_or_default().into()
+    }
+}
+
+fn ttl() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-TTL", BEAT_TTL);
+    headers
+}

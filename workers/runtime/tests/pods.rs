@@ -1,0 +1,253 @@
+//! Several pods of one resource on a real server: who owns what, who answers, what is counted.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemill_core::contract::{Connection, Contract};
+use tidemill_core::names::{Kind, ResourceId};
+use tidemill_nats::provision::{Outcome, StreamPlan, ensure};
+use tidemill_nats::{Nats, Publisher, publish};
+use tidemill_testbed::{NatsServer, eventually};
+use tidemill_worker_runtime::control::{self, Answers, AskError};
+use tidemill_worker_runtime::counters::Counters;
+use tidemill_worker_runtime::ownership::{Owned, Ownership};
+use tidemill_worker_runtime::{Health, Metrics, WorkerContext};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const CAP: Duration = Duration::from_secs(60);
+const PARTITIONS: u16 = 64;
+
+fn resource() -> ResourceId {
+    ResourceId::new(Kind::Projection, "shop", "orders")
+}
+
+async fn server() -> NatsServer {
+    let server = NatsServer::start().await.unwrap();
+    let nats = connect(&server).await;
+    for plan in StreamPlan::shared_buckets("abc") {
+        assert_eq!(ensure(&nats, &plan).await.unwrap(), Outcome::Created);
+    }
+    server
+}
+
+async fn connect(server: &NatsServer) -> Nats {
+    Nats::connect(&Connection::plain(&server.url()), "test")
+        .await
+        .unwrap()
+}
+
+async fn context(server: &NatsServer, pod: &str) -> WorkerContext {
+    let contract = json!({
+        "version": 1,
+        "resource": resource(),
+        "connection": Connection::plain(&server.url()),
+        "streams": [],
+        "workload": { "projection": {
+            "definition": { "semantics": 1, "sources": [], "key": "event.subject", "handlers": [] },
+            "policy": { "retry": { "maxAttempts": 5, "initialBackoffMs": 100, "maxBackoffMs": 1000 }, "onError": "Park", "maxParkedKeys": 10 },
+            "starts": [],
+            "rowsBucket": "shop_orders_rows",
+            "parkedStream": "shop_orders_projection_parked",
+        }},
+    });
+    WorkerContext {
+        contract: Arc::new(Contract::parse(contract.to_string().as_bytes()).unwrap()),
+        nats: connect(server).await,
+        pod: pod.to_owned(),
+        health: Health::new(),
+        metrics: Metrics::new(),
+        shutdown: CancellationToken::new(),
+    }
+}
+
+async fn pod(server: &NatsServer, name: &str) -> Ownership {
+    let context = context(server, name).await;
+    let publisher = Publisher::new(&context.nats, publish::IN_FLIGHT);
+    Ownership::start(&context, &publisher, PARTITIONS)
+}
+
+/// Waits until these pods together own every partition, each exactly once, and each of them some.
+async fn settled(what: &str, pods: &[watch::Receiver<Owned>]) -> Vec<Owned> {
+    eventually(what, CAP, async || {
+        let shares: Vec<Owned> = pods.iter().map(|owned| owned.borrow().clone()).collect();
+        let mut owners = BTreeMap::new();
+        for partition in shares.iter().flat_map(BTreeMap::keys) {
+            *owners.entry(*partition).or_insert(0) += 1;
+        }
+        let sizes: Vec<usize> = shares.iter().map(BTreeMap::len).collect();
+        let fair = owners.len() == usize::from(PARTITIONS)
+            && owners.values().all(|owners| *owners == 1)
+            && !sizes.contains(&0);
+        if fair {
+            Ok(shares)
+        } else {
+            Err(format!("{sizes:?}"))
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_spread_and_go_over_when_a_pod_dies_or_leaves() {
+    let server = server().await;
+    let a = pod(&server, "a").await;
+    let alone = settled("a alone", &[a.owned()]).await;
+    let (b, c) = (pod(&server, "b").await, pod(&server, "c").await);
+    let (of_a, of_b, of_c) = (a.owned(), b.owned(), c.owned());
+    let three = settled("three pods", &[of_a.clone(), of_b.clone(), of_c.clone()]).await;
+    // What stayed with `a` kept its epoch.
+    assert!(
+        three[0]
+            .iter()
+            .all(|(partition, epoch)| alone[0].get(partition) == Some(epoch))
+    );
+
+    // Without a good-bye, as by SIGKILL.
+    drop(b);
+    let two = settled("b's share taken over", &[of_a.clone(), of_c.clone()]).await;
+    assert!(
+        three[0]
+            .iter()
+            .all(|(partition, epoch)| two[0].get(partition) == Some(epoch))
+    );
+    assert!(two[0].len() > three[0].len() || two[1].len() > three[2].len());
+
+    // With one.
+    c.release().await;
+    assert!(of_c.borrow().is_empty());
+    settled("c's share handed over", &[of_a]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_costs_nobody_a_partition() {
+    let mut server = server().await;
+    let (a, b) = (pod(&server, "a").await, pod(&server, "b").await);
+    let (mut of_a, of_b) = (a.owned(), b.owned());
+    let before = settled("two pods", &[of_a.clone(), of_b.clone()]).await;
+    of_a.mark_unchanged();
+    // Frozen for longer than a pod may be silent, then gone. Nothing can be waited for here: that time passes is what is tested.
+    server.sigstop().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(6000)).await;
+    server.sigcont().unwrap();
+    server.kill9();
+    server.restart().await.unwrap();
+    let probe = connect(&server).await;
+    let revision = async |pod: &str| {
+        let bucket = tidemill_nats::KvBucket::new(&Publisher::new(&probe, 1), "tidemill_owners");
+        bucket
+            .get(&format!("shop.projection.orders.pod.{pod}"))
+            .await
+            .unwrap()
+            .unwrap()
+            .revision
+    };
+    // Both go on renewing.
+    let (first, second) = (revision("a").await, revision("b").await);
+    eventually("heartbeats after the restart", CAP, async || {
+        let now = (revision("a").await, revision("b").await);
+        if now.0 > first + 6 && now.1 > second + 6 {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
+    })
+    .await;
+    assert_eq!([of_a.borrow().clone(), of_b.borrow().clone()], before[..]);
+    assert!(!of_a.has_changed().unwrap(), "partitions moved");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_pod_takes_over_from_its_earlier_self_at_once() {
+    let server = server().await;
+    let earlier = pod(&server, "a").await;
+    let of_earlier = earlier.owned();
+    let before = settled("the first process", std::slice::from_ref(&of_earlier)).await;
+    let later = pod(&server, "a").await;
+    let after = settled("the second process", &[later.owned()]).await;
+    assert!(
+        after[0]
+            .iter()
+            .all(|(partition, epoch)| before[0][partition] < *epoch)
+    );
+    eventually("the first stands by", CAP, async || {
+        let owned = of_earlier.borrow().len();
+        if owned == 0 { Ok(()) } else { Err(owned) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_reach_the_owner_or_any_pod() {
+    let server = server().await;
+    let client = connect(&server).await;
+    let ask = async |verb: &str, body| control::ask(&client, &resource(), verb, &body, CAP).await;
+    let nobody = ask("describe", json!({})).await.unwrap_err();
+    assert!(matches!(nobody, AskError::NoWorker(_)), "{nobody}");
+
+    let contexts = [context(&server, "a").await, context(&server, "b").await];
+    for context in &contexts {
+        let mut requests = control::listen(
+            context,
+            &[("describe", Answers::Owner), ("list", Answers::Any)],
+        )
+        .await
+        .unwrap();
+        let pod = context.pod.clone();
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                match request.verb {
+                    "describe" if request.body["of"] == json!(pod) => {
+                        request.answer(&json!({ "pod": pod })).await
+                    }
+                    "describe" => drop(request),
+                    _ => request.refuse("NotToday", "try tomorrow").await,
+                }
+            }
+        });
+        context.nats.client().flush().await.unwrap();
+    }
+    for pod in ["a", "b", "b", "a"] {
+        assert_eq!(
+            ask("describe", json!({ "of": pod })).await.unwrap(),
+            json!({ "pod": pod })
+        );
+    }
+    let refused = ask("list", json!(null)).await.unwrap_err();
+    assert_eq!(refused.to_string(), "try tomorrow (NotToday)");
+    let subject = resource().control_subject("_tm", "list");
+    let broken = client.client().request(subject, "{".into()).await.unwrap();
+    assert!(String::from_utf8_lossy(&broken.payload).contains("\"NotJson\""));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_are_written_behind_and_survive_an_outage() {
+    let mut server = server().await;
+    let context = context(&server, "a").await;
+    let publisher = Publisher::new(&context.nats, publish::IN_FLIGHT);
+    let counters = Counters::start(&context, &publisher);
+    let written = async |partition, wanted: serde_json::Value| {
+        eventually("counters", CAP, async || {
+            match counters.read(partition).await {
+                Ok(Some(value)) if value == wanted => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    };
+    counters.set(3, json!({ "started": 1 }));
+    written(3, json!({ "started": 1 })).await;
+    server.kill9();
+    counters.set(3, json!({ "started": 2 }));
+    counters.set(4, json!({ "started": 1 }));
+    server.restart().await.unwrap();
+    written(3, json!({ "started": 2 })).await;
+    written(4, json!({ "started": 1 })).await;
+}
