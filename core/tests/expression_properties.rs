@@ -305,7 +305,7 @@ fn check(source: &str, event: &Value, row: &Value) {
 }
 
 proptest! {
-    #![proptest_config(cases(10_000))]
+    #![proptest_config(cases(4_000))]
 
     #[test]
     fn evaluations_end_and_repeat(source in source(), event in value(), row in value()) {

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 /// Texts up to this length are kept inside the value, without an allocation; amounts of money fit.
-const INLINE_MAX: usize = 22;
+const INLINE_MAX: usize = 14;
 
 /// A JSON number: an integer, or the text of a double.
 ///
