@@ -25,6 +25,13 @@ struct Name<'a> {
     seen: bool,
 }
 
+/// A `!`, or a `-` that negates.
+#[derive(Clone, Copy)]
+struct Sign {
+    /// The token before it is the other sign.
+    after_other: bool,
+}
+
 /// How a name is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
@@ -48,84 +55,51 @@ impl<'a> Source<'a> {
         let mut lexer = Lexer::new(text);
         let (mut tokens, mut nesting, mut ternaries) = (0, 0_usize, 0);
         let mut previous = TokenKind::TokEnd;
+        let mut sign = None;
         loop {
             let token = lexer.lex();
-            let at = token.start;
-            match token.kind {
+            let (kind, at) = (token.kind, token.start);
+            match kind {
                 TokenKind::TokEnd => break,
                 TokenKind::TokWhitespace | TokenKind::TokComment => continue,
                 // The parser would slice here, also within a character.
                 TokenKind::TokError => {
-                    let message = lexer.get_error().map_or_else(
-                        || "unexpected character".to_owned(),
-                        |error| error.message.clone(),
-                    );
-                    return Err(source.error(at, Problem::Syntax(message)));
+                    let message = lexer
+                        .get_error()
+                        .map_or("unexpected character", |error| &error.message);
+                    return Err(source.error(at, Problem::Syntax(message.to_owned())));
                 }
                 TokenKind::TokLeftParen | TokenKind::TokLeftBracket | TokenKind::TokLeftBrace => {
-                    nesting += 1
+                    nesting += 1;
                 }
                 TokenKind::TokRightParen
                 | TokenKind::TokRightBracket
                 | TokenKind::TokRightBrace => nesting = nesting.saturating_sub(1),
                 TokenKind::TokQuestion => ternaries += 1,
-                TokenKind::TokUint => {
-                    return Err(source.error(at, Problem::NotInThisVersion("unsigned numbers")));
-                }
-                TokenKind::TokBytes => {
-                    return Err(source.error(at, Problem::NotInThisVersion("bytes")));
-                }
-                TokenKind::TokEqual => {
-                    return Err(source.error(
-                        at,
-                        Problem::Syntax(
-                            "a single `=` means nothing here; `==` compares".to_owned(),
-                        ),
-                    ));
-                }
                 _ => {}
             }
-            if token.kind == TokenKind::TokLeftBrace
-                && matches!(previous, TokenKind::TokIdent | TokenKind::TokReservedWord)
-            {
-                return Err(source.error(at, Problem::NotInThisVersion("messages")));
+            let text = text.get(token.start..token.end).unwrap_or_default();
+            if let Some(problem) = refused(kind, previous, text) {
+                return Err(source.error(at, problem));
             }
-            let name = text.get(token.start..token.end).unwrap_or_default();
-            match token.kind {
-                TokenKind::TokIdent if name.starts_with('`') => {
-                    return Err(source.error(
-                        at,
-                        Problem::Syntax(
-                            "names in backticks aren't known; write a['b-c']".to_owned(),
-                        ),
-                    ));
+            let is_sign = kind == TokenKind::TokExclamation
+                || (kind == TokenKind::TokMinus && !ends_operand(previous));
+            // Not in CEL's grammar, but taken by the parser; `!-1` is in it, because a number may have a sign.
+            let misplaced = match (sign, previous, kind) {
+                (Some(Sign { after_other: true }), TokenKind::TokMinus, kind) => {
+                    !matches!(kind, TokenKind::TokInt | TokenKind::TokFloat)
                 }
-                TokenKind::TokIdent => {
-                    let use_ = if previous == TokenKind::TokDot {
-                        Use::Field
-                    } else {
-                        Use::Variable
-                    };
-                    source.names.push(Name {
-                        text: name,
-                        start: at,
-                        use_,
-                        seen: false,
-                    });
-                }
-                TokenKind::TokLeftBrace => source.names.push(Name {
-                    text: name,
-                    start: at,
-                    use_: Use::Map,
-                    seen: false,
-                }),
-                TokenKind::TokLeftParen if previous == TokenKind::TokIdent => {
-                    if let Some(function) = source.names.last_mut() {
-                        function.use_ = Use::Function;
-                    }
-                }
-                _ => {}
+                (Some(_), TokenKind::TokMinus, TokenKind::TokExclamation) => true,
+                _ => false,
+            };
+            if misplaced {
+                let message = "`!` and a negative `-` can't follow each other".to_owned();
+                return Err(source.error(at, Problem::Syntax(message)));
             }
+            sign = is_sign.then_some(Sign {
+                after_other: sign.is_some() && previous != kind,
+            });
+            source.note(kind, previous, text, at);
             previous = token.kind;
             tokens += 1;
             if tokens > TOKENS_MAX {
@@ -142,6 +116,27 @@ impl<'a> Source<'a> {
             return Err(source.error(0, Problem::Empty));
         }
         Ok(source)
+    }
+
+    fn note(&mut self, kind: TokenKind, previous: TokenKind, text: &'a str, start: usize) {
+        let use_ = match kind {
+            TokenKind::TokIdent if previous == TokenKind::TokDot => Use::Field,
+            TokenKind::TokIdent => Use::Variable,
+            TokenKind::TokLeftBrace => Use::Map,
+            TokenKind::TokLeftParen if previous == TokenKind::TokIdent => {
+                if let Some(function) = self.names.last_mut() {
+                    function.use_ = Use::Function;
+                }
+                return;
+            }
+            _ => return,
+        };
+        self.names.push(Name {
+            text,
+            start,
+            use_,
+            seen: false,
+        });
     }
 
     pub(super) fn error(&self, byte: usize, problem: Problem) -> CompileError {
@@ -162,4 +157,42 @@ impl<'a> Source<'a> {
             found.start
         })
     }
+}
+
+/// What the parser would take or misname.
+fn refused(kind: TokenKind, previous: TokenKind, text: &str) -> Option<Problem> {
+    match kind {
+        TokenKind::TokUint => Some(Problem::NotInThisVersion("unsigned numbers")),
+        TokenKind::TokBytes => Some(Problem::NotInThisVersion("bytes")),
+        TokenKind::TokEqual => Some(Problem::Syntax(
+            "a single `=` means nothing here; `==` compares".to_owned(),
+        )),
+        TokenKind::TokIdent if text.starts_with('`') => Some(Problem::Syntax(
+            "names in backticks aren't known; write a['b-c']".to_owned(),
+        )),
+        TokenKind::TokLeftBrace
+            if matches!(previous, TokenKind::TokIdent | TokenKind::TokReservedWord) =>
+        {
+            Some(Problem::NotInThisVersion("messages"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a `-` behind such a token subtracts.
+fn ends_operand(kind: TokenKind) -> bool {
+    matches!(
+        kind,
+        TokenKind::TokIdent
+            | TokenKind::TokReservedWord
+            | TokenKind::TokInt
+            | TokenKind::TokFloat
+            | TokenKind::TokString
+            | TokenKind::TokTrue
+            | TokenKind::TokFalse
+            | TokenKind::TokNull
+            | TokenKind::TokRightParen
+            | TokenKind::TokRightBracket
+            | TokenKind::TokRightBrace
+    )
 }
