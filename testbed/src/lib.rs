@@ -1,5 +1,6 @@
 //! What Tidemill's tests and benchmarks stand on; never shipped.
 //!
+//! * [`lab`]: a saga's surroundings, [`participants`]: whom it asks.
 //! * [`nats_server`]: real `nats-server` processes on free ports, which can be stopped, killed, frozen and set back.
 //! * [`process`]: any other program as a child: a worker, the CLI, a participant.
 //! * [`binaries`]: where the programs of this workspace are.
@@ -10,12 +11,15 @@
 //! No port is fixed and nothing waits for an amount of time.
 
 pub mod binaries;
+pub mod lab;
 pub mod nats_server;
+pub mod participants;
 pub mod ports;
 pub mod process;
 pub mod simulation;
 pub mod wait;
 
+pub use lab::Lab;
 pub use nats_server::{NatsServer, User, round_trip};
 pub use process::Process;
 pub use wait::eventually;

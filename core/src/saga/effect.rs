@@ -68,6 +68,9 @@ pub struct HttpEffect {
 pub struct PublishEffect {
     /// Id of the effect, as [`LogKind::Published`] carries it.
     pub effect: String,
+    /// Name of the step, side and number of the attempt, as [`LogKind::Observed`] carries them; an outcome's publish
+    /// has its effect's id for a step.
+    pub attempt: (String, Side, u32),
     /// Where it goes.
     pub stream: StreamRef,
     /// The event.
@@ -228,9 +231,13 @@ impl Instance {
             }
             CompiledAction::Publish(publish) => {
                 let effect = step_publish_id(&step.name, side);
-                Ok(Effect::Publish(
-                    self.publish_effect(saga, &variables, publish, effect)?,
-                ))
+                Ok(Effect::Publish(self.publish_effect(
+                    saga,
+                    &variables,
+                    publish,
+                    effect,
+                    (step.name.clone(), side, attempt),
+                )?))
             }
         }
     }
@@ -249,11 +256,13 @@ impl Instance {
             .get(index)
             .ok_or(EffectError::NotText("publish"))?;
         let effect = outcome_publish_id(outcome, index);
+        let attempt = (effect.clone(), Side::Action, 1);
         Ok(Effect::Publish(self.publish_effect(
             saga,
             &Variables::new(self, saga),
             publish,
             effect,
+            attempt,
         )?))
     }
 
@@ -263,6 +272,7 @@ impl Instance {
         variables: &Variables<'_>,
         publish: &CompiledPublish,
         effect: String,
+        attempt: (String, Side, u32),
     ) -> Result<PublishEffect, EffectError> {
         let entity = text(
             evaluate(variables, &publish.entity, "publish.entity")?,
@@ -290,6 +300,7 @@ impl Instance {
         };
         Ok(PublishEffect {
             effect,
+            attempt,
             stream: publish.definition.stream.clone(),
             event,
         })

@@ -180,6 +180,9 @@ pub enum Observed {
     SubjectCaptured {
         /// The stream.
         stream: String,
+        /// As above: the request was not sent.
+        #[serde(default)]
+        sole: bool,
     },
     /// A stream refused a publish for good.
     PublishRefused {
@@ -220,11 +223,12 @@ impl Observed {
             Observed::Unsendable { message } => {
                 Answer::Failed(Failed::impossible("Unsendable", message))
             }
-            Observed::SubjectCaptured { stream } => Answer::Failed(Failed::delivered(
+            Observed::SubjectCaptured { stream, sole } => Answer::Failed(Failed::reached_nobody(
                 "SubjectCaptured",
                 format!(
-                    "stream {stream} is on the request's subject and answers for the participant"
+                    "stream {stream} is on the request's subject and would answer for the participant"
                 ),
+                *sole,
             )),
             Observed::PublishRefused { message } => {
                 Answer::Failed(Failed::impossible("PublishRefused", message))

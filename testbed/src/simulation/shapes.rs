@@ -37,6 +37,14 @@ pub fn all() -> Vec<(&'static str, Arc<CompiledSaga>)> {
     };
     let shapes = vec![
         ("chain", chain()),
+        (
+            "requests",
+            vec![
+                step("reserve", &[]),
+                step("charge", &["reserve"]),
+                step("ship", &["charge"]),
+            ],
+        ),
         ("diamond", diamond()),
         (
             "pivot",

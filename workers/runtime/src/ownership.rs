@@ -20,6 +20,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemill_core::names::{OWNERS_BUCKET, encode_token};
 use tidemill_nats::{
@@ -49,9 +50,13 @@ pub type Owned = BTreeMap<u16, u64>;
 #[derive(Debug)]
 pub struct Ownership {
     owned: watch::Receiver<Owned>,
+    first: First,
     release: CancellationToken,
     task: JoinHandle<()>,
 }
+
+/// Partitions that this process claimed before anybody else ever did.
+type First = Arc<Mutex<BTreeSet<u16>>>;
 
 impl Drop for Ownership {
     fn drop(&mut self) {
@@ -84,12 +89,15 @@ impl Ownership {
             run: run.rsplit('.').next().unwrap_or_default().to_owned(),
             partitions,
             owned: sender,
+            first: First::default(),
             beat_revision: 0,
             stand_by: false,
         };
+        let first = Arc::clone(&member.first);
         let task = tokio::spawn(member.run(release.clone()));
         Ownership {
             owned,
+            first,
             release,
             task,
         }
@@ -98,6 +106,12 @@ impl Ownership {
     /// What is owned, and its changes. Empty while nothing is.
     pub fn owned(&self) -> watch::Receiver<Owned> {
         self.owned.clone()
+    }
+
+    /// Whether nobody owned this partition before this process did: then nobody else can still be doing its work.
+    pub fn is_first(&self, partition: u16) -> bool {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.contains(&partition)
     }
 
     /// Gives everything up and says good-bye, so that others take over at once. Finish what is in flight before.
@@ -135,6 +149,7 @@ struct Member {
     beat_key: String,
     partitions: u16,
     owned: watch::Sender<Owned>,
+    first: First,
     beat_revision: u64,
     /// Another process has our name: wait until it is silent.
     stand_by: bool,
@@ -237,6 +252,7 @@ impl Member {
             } in view.decide(self.partitions, at())
             {
                 if taken.insert(partition) {
+                    self.note_first(partition, expected == 0);
                     let (bucket, write) = (self.bucket.clone(), self.claim(partition, expected));
                     taking.push(async move { (partition, bucket.write(write).await) });
                 }
@@ -322,13 +338,22 @@ impl Member {
 
     fn explain_take(&self, partition: u16, result: &Result<u64, KvError>) {
         match result {
+            Ok(_) => {}
             // Somebody was quicker: the reading tells who.
-            Ok(_)
-            | Err(KvError::Write {
+            Err(KvError::Write {
                 source: PublishError::Conflict,
                 ..
-            }) => {}
+            }) => self.note_first(partition, false),
             Err(error) => tracing::debug!(partition, %error, "a partition couldn't be claimed"),
+        }
+    }
+
+    fn note_first(&self, partition: u16, is_first: bool) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_first {
+            first.insert(partition);
+        } else {
+            first.remove(&partition);
         }
     }
 

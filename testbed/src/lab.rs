@@ -1,0 +1,224 @@
+//! Everything around one saga's workers: a real server with the streams they need, a contract, participants, and what
+//! can be read of the outcome.
+
+use crate::binaries;
+use crate::process::Process;
+use crate::{NatsServer, eventually};
+use anyhow::{Context, Result, anyhow};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use tidemill_core::contract::{
+    CONTRACT_VERSION, Connection, Contract, SagaWorkload, StreamBinding, Workload,
+};
+use tidemill_core::control::Reply;
+use tidemill_core::definition::{SagaDefinition, Start, StreamRef};
+use tidemill_core::names::{COUNTERS_BUCKET, Kind, ResourceId, SUMMARIES_BUCKET};
+use tidemill_core::status::{InstanceSummary, SagaCounters, TriggerCounters};
+use tidemill_nats::provision::{Mark, StreamPlan, ensure};
+use tidemill_nats::{KvBucket, Nats, Publisher};
+
+/// A saga's surroundings. Namespace `shop`; its EventStream is `shop/orders` with prefix `shop.orders`.
+pub struct Lab {
+    /// The server.
+    pub server: NatsServer,
+    /// A connection for the test itself.
+    pub nats: Nats,
+    /// What workers are given.
+    pub contract: Contract,
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    /// A server of its own, with everything made for this saga.
+    ///
+    /// # Errors
+    /// If the server can't be started or a stream can't be made.
+    pub async fn saga(name: &str, definition: SagaDefinition) -> Result<Lab> {
+        Self::on(NatsServer::start().await?, name, definition).await
+    }
+
+    /// The same on a server that is there.
+    ///
+    /// # Errors
+    /// If a stream can't be made.
+    pub async fn on(server: NatsServer, name: &str, definition: SagaDefinition) -> Result<Lab> {
+        let connection = Connection::plain(&server.url());
+        let resource = ResourceId::new(Kind::Saga, "shop", name);
+        let stream = StreamRef {
+            namespace: "shop".to_owned(),
+            name: "orders".to_owned(),
+        };
+        let binding = StreamBinding {
+            stream,
+            name: "shop_orders".to_owned(),
+            prefix: "shop.orders".to_owned(),
+            capture: Vec::new(),
+        };
+        let workload = SagaWorkload {
+            starts: vec![Start::Beginning],
+            log_stream: resource.log_stream(),
+            parked_stream: resource.parked_stream(),
+            partitions: 64,
+            suspend: false,
+            definition,
+        };
+        let contract = Contract {
+            version: CONTRACT_VERSION,
+            resource,
+            connection: connection.clone(),
+            streams: vec![binding],
+            workload: Workload::Saga(workload),
+        };
+        let nats = Nats::connect(&connection, "lab").await?;
+        let lab = Lab {
+            server,
+            nats,
+            contract,
+            folder: tempfile::tempdir()?,
+        };
+        lab.provision().await?;
+        Ok(lab)
+    }
+
+    async fn provision(&self) -> Result<()> {
+        let (resource, root) = (
+            &self.contract.resource,
+            &self.contract.connection.subject_root,
+        );
+        let mark = || Mark::of("test", resource, "1");
+        let mut plans = vec![
+            StreamPlan::new(
+                "shop_orders",
+                vec!["shop.orders.>".to_owned()],
+                Mark::event_stream("test", "shop", "orders", "1"),
+            ),
+            StreamPlan::saga_log(resource, root, mark()),
+            StreamPlan::parked(resource, root, mark()),
+        ];
+        plans.extend(StreamPlan::shared_buckets("1"));
+        for plan in plans {
+            ensure(&self.nats, &plan)
+                .await
+                .with_context(|| plan.name.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Starts a worker as a process.
+    ///
+    /// # Errors
+    /// If it can't be built or started.
+    pub fn worker(&self, pod: &str) -> Result<Process> {
+        let file: PathBuf = self.folder.path().join("contract.json");
+        std::fs::write(&file, self.contract.to_json())?;
+        let worker = Process::builder(binaries::worker()?)
+            .arg("--contract")
+            .arg(&file)
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--pod",
+                pod,
+                "--log-format",
+                "text",
+            ])
+            .name(format!("worker {pod}"))
+            .spawn()?;
+        Ok(worker)
+    }
+
+    /// Asks the workers, again while nobody answers.
+    ///
+    /// # Errors
+    /// What the worker answers, or that none does.
+    pub async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        verb: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<T> {
+        let subject = self
+            .contract
+            .resource
+            .control_subject(self.nats.root(), verb);
+        let body = serde_json::to_vec(body)?;
+        let answer = eventually(
+            &format!("an answer to {verb}"),
+            Duration::from_secs(60),
+            || async {
+                self.nats
+                    .client()
+                    .request(subject.clone(), body.clone().into())
+                    .await
+            },
+        )
+        .await;
+        match serde_json::from_slice(&answer.payload)? {
+            Reply::Ok(answer) => Ok(answer),
+            Reply::Error(error) => Err(anyhow!("{}: {}", error.reason, error.message)),
+        }
+    }
+
+    /// Counters of all partitions, added up.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub async fn counters(&self) -> Result<SagaCounters> {
+        let prefix = self.contract.resource.key_prefix();
+        let mut total = SagaCounters::default();
+        for (key, entry) in self.bucket(COUNTERS_BUCKET).entries(&prefix).await? {
+            if key.contains(".start.") {
+                continue;
+            }
+            let one: SagaCounters = serde_json::from_slice(&entry.value)?;
+            add(&mut total, one);
+        }
+        Ok(total)
+    }
+
+    /// Summaries of all instances by id.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub async fn summaries(&self) -> Result<BTreeMap<String, InstanceSummary>> {
+        let prefix = self.contract.resource.key_prefix();
+        let mut all = BTreeMap::new();
+        for entry in self
+            .bucket(SUMMARIES_BUCKET)
+            .entries(&prefix)
+            .await?
+            .into_values()
+        {
+            let summary: InstanceSummary = serde_json::from_slice(&entry.value)?;
+            all.insert(summary.id.clone(), summary);
+        }
+        Ok(all)
+    }
+
+    fn bucket(&self, name: &str) -> KvBucket {
+        KvBucket::new(&Publisher::new(&self.nats, 256), name)
+    }
+}
+
+fn add(total: &mut SagaCounters, one: SagaCounters) {
+    total.started += one.started;
+    total.completed += one.completed;
+    total.compensated += one.compensated;
+    total.running += one.running;
+    total.parked += one.parked;
+    total.retried += one.retried;
+    total.late_replies += one.late_replies;
+    total.forged_replies += one.forged_replies;
+    total.unreadable += one.unreadable;
+    total.log_resets += one.log_resets;
+    total.log_sequence = total.log_sequence.max(one.log_sequence);
+    for (stream, trigger) in one.triggers {
+        let sum: &mut TriggerCounters = total.triggers.entry(stream).or_default();
+        sum.position = sum.position.max(trigger.position);
+        sum.seen += trigger.seen;
+        sum.matched += trigger.matched;
+        sum.skipped += trigger.skipped;
+        sum.existing += trigger.existing;
+        sum.parked += trigger.parked;
+    }
+}

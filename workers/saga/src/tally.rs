@@ -1,0 +1,167 @@
+//! Counters per partition, and the trigger positions that belong to them; written to KV when they changed.
+
+use crate::summaries::Summaries;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tidemill_core::names::{COUNTERS_BUCKET, ResourceId};
+use tidemill_core::status::SagaCounters;
+use tidemill_nats::{KvBucket, KvError, KvWrite, Publisher};
+use tokio_util::sync::CancellationToken;
+
+/// At most one write per partition in this time.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) struct Tally {
+    bucket: KvBucket,
+    prefix: String,
+    partitions: Mutex<BTreeMap<u16, Entry>>,
+}
+
+#[derive(Default)]
+struct Entry {
+    counters: SagaCounters,
+    changed: bool,
+    /// Summaries of instances whose last input is at or below this position were written by an earlier owner.
+    summarized_through: u64,
+}
+
+impl Tally {
+    pub(crate) fn new(publisher: &Publisher, resource: &ResourceId) -> Self {
+        let bucket = KvBucket::new(publisher, COUNTERS_BUCKET);
+        Tally {
+            bucket,
+            prefix: resource.key_prefix(),
+            partitions: Mutex::default(),
+        }
+    }
+
+    fn key(&self, partition: u16) -> String {
+        format!("{}.{partition}", self.prefix)
+    }
+
+    /// Takes a partition on: what its last owner wrote of triggers holds; what comes from the fold begins at 0.
+    pub(crate) async fn take(&self, partition: u16) -> Result<(), KvError> {
+        let entry = self.bucket.get(&self.key(partition)).await?;
+        let stored = entry
+            .and_then(|entry| serde_json::from_slice::<SagaCounters>(&entry.value).ok())
+            .unwrap_or_default();
+        let summarized_through = stored.log_sequence;
+        let counters = SagaCounters {
+            triggers: stored.triggers,
+            log_resets: stored.log_resets,
+            ..SagaCounters::default()
+        };
+        self.lock().insert(
+            partition,
+            Entry {
+                counters,
+                changed: false,
+                summarized_through,
+            },
+        );
+        Ok(())
+    }
+
+    /// Counters of the fold begin at 0 again: the log is folded from its start.
+    pub(crate) fn refold(&self, partition: u16, reset: bool) {
+        self.change(partition, |counters| {
+            let triggers = std::mem::take(&mut counters.triggers);
+            *counters = SagaCounters {
+                triggers,
+                log_resets: counters.log_resets + u64::from(reset),
+                ..SagaCounters::default()
+            };
+        });
+    }
+
+    pub(crate) fn release(&self, partition: u16) {
+        self.lock().remove(&partition);
+    }
+
+    pub(crate) fn change(&self, partition: u16, change: impl FnOnce(&mut SagaCounters)) {
+        if let Some(entry) = self.lock().get_mut(&partition) {
+            change(&mut entry.counters);
+            entry.changed = true;
+        }
+    }
+
+    pub(crate) fn summarized_through(&self, partition: u16) -> u64 {
+        self.lock()
+            .get(&partition)
+            .map_or(0, |entry| entry.summarized_through)
+    }
+
+    pub(crate) fn read<T>(
+        &self,
+        partition: u16,
+        read: impl FnOnce(&SagaCounters) -> T,
+    ) -> Option<T> {
+        self.lock()
+            .get(&partition)
+            .map(|entry| read(&entry.counters))
+    }
+
+    /// Instances that run or are parked in all partitions held.
+    pub(crate) fn running(&self) -> u64 {
+        self.lock()
+            .values()
+            .map(|entry| entry.counters.running)
+            .sum()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u16, Entry>> {
+        self.partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes until shut down.
+    pub(crate) async fn run(&self, summaries: &Summaries, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            tokio::select! {
+                () = tokio::time::sleep(WRITE_INTERVAL) => {}
+                () = shutdown.cancelled() => {}
+            }
+            self.flush(summaries).await;
+        }
+    }
+
+    /// Writes what changed. Summaries go first, so that those up to a written log position are known to be written.
+    pub(crate) async fn flush(&self, summaries: &Summaries) {
+        let changed: Vec<(u16, SagaCounters)> = {
+            let mut partitions = self.lock();
+            let changed = partitions.iter_mut().filter(|(_, entry)| entry.changed);
+            changed
+                .map(|(partition, entry)| {
+                    entry.changed = false;
+                    (*partition, entry.counters.clone())
+                })
+                .collect()
+        };
+        if changed.is_empty() {
+            return;
+        }
+        summaries.flush().await;
+        let mut pending = Vec::with_capacity(changed.len());
+        for (partition, counters) in changed {
+            let Ok(value) = serde_json::to_vec(&counters) else {
+                continue;
+            };
+            let write = KvWrite {
+                key: self.key(partition),
+                value: Some(value.into()),
+                ..KvWrite::default()
+            };
+            pending.push((partition, self.bucket.send(write).await));
+        }
+        for (partition, acknowledgement) in pending {
+            if let Err(error) = acknowledgement.await {
+                tracing::warn!(%error, partition, "counters are written again later");
+                if let Some(entry) = self.lock().get_mut(&partition) {
+                    entry.changed = true;
+                }
+            }
+        }
+    }
+}
