@@ -169,6 +169,8 @@ struct Pending(Mutex<HashMap<u64, Waiting>>);
 struct Waiting {
     subject: Subject,
     since: Instant,
+    /// On which of the connection's lives it was sent.
+    reconnects: u64,
     answer: oneshot::Sender<Result<Acked, PublishError>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -229,7 +231,11 @@ impl Publisher {
             return ack;
         };
         // What is sent while NATS is away would be sent when it is back, long after its sender was told that it is lost.
-        let _ = nats.status().wait_for(|status| status.connected).await;
+        let mut status = nats.status();
+        let reconnects = match status.wait_for(|status| status.connected).await {
+            Ok(status) => status.reconnects,
+            Err(_) => return ack,
+        };
         let inbox = match self.inbox().await {
             Ok(inbox) => inbox,
             Err(error) => {
@@ -241,6 +247,7 @@ impl Publisher {
         let waiting = Waiting {
             subject: subject.clone(),
             since: Instant::now(),
+            reconnects,
             answer,
             _permit: permit,
         };
@@ -331,7 +338,7 @@ impl Pending {
 async fn listen(nats: Nats, pending: Arc<Pending>, mut answers: Subscriber) {
     let mut denials = nats.denials();
     let mut status = nats.status();
-    let mut reconnects = status.borrow_and_update().reconnects;
+    status.mark_unchanged();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
@@ -353,11 +360,11 @@ async fn listen(nats: Nats, pending: Arc<Pending>, mut answers: Subscriber) {
                     return;
                 }
                 let now = status.borrow_and_update().clone();
-                if !now.connected || now.reconnects != reconnects {
-                    reconnects = now.reconnects;
-                    // Their answers went to the connection that broke.
-                    pending.settle_where(|_| true, |_| PublishError::Unknown("the connection to NATS broke"));
-                }
+                // The answers to what was sent before went to the connection that broke.
+                pending.settle_where(
+                    |waiting| !now.connected || waiting.reconnects != now.reconnects,
+                    |_| PublishError::Unknown("the connection to NATS broke"),
+                );
             }
             now = sweep.tick() => pending.settle_where(
                 |waiting| now.duration_since(waiting.since) > ACK_TIMEOUT,
