@@ -1,0 +1,389 @@
+//! `make bench-saga`: how many saga instances a worker carries through, and how quickly.
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use serde_json::{Map, Value as Json, json};
+use std::time::Duration;
+use tidemill_bench::saga_load::{End, Figures, Load, is_refused, run};
+use tidemill_bench::{raw, say};
+use tidemill_core::definition::{
+    Action, Compensation, HttpMethod, OnUnknown, PublishDefinition, Replies, SEMANTICS,
+    SagaDefinition, StepDefinition, StreamRef, Trigger,
+};
+use tidemill_core::json::{Object, Value};
+use tidemill_core::names::Kind;
+use tidemill_core::retry::Retry;
+use tidemill_core::status::SagaCounters;
+use tidemill_testbed::{Lab, NatsServer, Process, eventually};
+
+/// Measures sagas of three request steps on this machine: server, worker, participants and load are processes on loopback.
+#[derive(Parser)]
+struct Args {
+    /// Instances measured at 256 in flight; the other runs take a share of it.
+    #[arg(long, default_value_t = 40_000)]
+    instances: usize,
+    /// Instances in flight of the headline figure.
+    #[arg(long, default_value_t = 256)]
+    in_flight: usize,
+    /// Bytes of padding in each event's data and in each request.
+    #[arg(long, default_value_t = 256)]
+    payload: usize,
+    /// Percent of instances refused at the last step, in the run that refuses.
+    #[arg(long, default_value_t = 10)]
+    refused: u16,
+    /// The server syncs every write.
+    #[arg(long)]
+    fsync: bool,
+    /// Only the headline run.
+    #[arg(long)]
+    headline: bool,
+}
+
+/// One way to run the saga.
+#[derive(Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    in_flight: usize,
+    /// Share of `--instances`, as a divisor.
+    divisor: usize,
+    outcome: bool,
+    relayed: bool,
+    http: bool,
+    refused: u16,
+}
+
+/// Longest wait for a process to be ready.
+const WAIT: Duration = Duration::from_secs(30);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let base = Shape {
+        name: "",
+        in_flight: args.in_flight,
+        divisor: 1,
+        outcome: false,
+        relayed: false,
+        http: false,
+        refused: 0,
+    };
+    let mut shapes = vec![Shape {
+        name: "headline",
+        ..base
+    }];
+    if !args.headline {
+        shapes.extend([
+            Shape {
+                name: "in_flight_1",
+                in_flight: 1,
+                divisor: 10,
+                ..base
+            },
+            Shape {
+                name: "in_flight_64",
+                in_flight: 64,
+                ..base
+            },
+            Shape {
+                name: "outcome_publish",
+                outcome: true,
+                divisor: 2,
+                ..base
+            },
+            Shape {
+                name: "outcome_publish_in_flight_1",
+                outcome: true,
+                in_flight: 1,
+                divisor: 10,
+                ..base
+            },
+            Shape {
+                name: "relayed",
+                relayed: true,
+                divisor: 2,
+                ..base
+            },
+            Shape {
+                name: "http",
+                http: true,
+                divisor: 4,
+                ..base
+            },
+            Shape {
+                name: "refused",
+                refused: args.refused,
+                divisor: 2,
+                ..base
+            },
+        ]);
+    }
+    let mut runs = Map::new();
+    let mut headline = Json::Null;
+    for shape in shapes {
+        let figures = measure(&args, shape)
+            .await
+            .with_context(|| format!("run {}", shape.name))?;
+        say(&format!("{:28} {figures}", shape.name));
+        if shape.name == "headline" {
+            headline = figures;
+        } else {
+            runs.insert(shape.name.to_owned(), figures);
+        }
+    }
+    if let Json::Object(headline) = &mut headline {
+        headline.insert("runs".to_owned(), Json::Object(runs));
+    }
+    println!("{headline}");
+    Ok(())
+}
+
+async fn measure(args: &Args, shape: Shape) -> Result<Json> {
+    let mut server = NatsServer::builder();
+    if args.fsync {
+        server = server.sync_always();
+    }
+    let server = server.start().await?;
+    let mut participants = Process::builder(tidemill_testbed::binaries::program(
+        "tidemill-bench",
+        "bench-participants",
+    )?)
+    .args([
+        "--nats",
+        &server.url(),
+        "--refused",
+        &shape.refused.to_string(),
+    ])
+    .name("participants")
+    .spawn()?;
+    let line = participants
+        .wait_for_line("ready", WAIT, |line| line.starts_with("ready"))
+        .await?;
+    let port = line.rsplit(' ').next().unwrap_or_default().to_owned();
+    let lab = Lab::on(server, "bench", definition(shape, &port)).await?;
+    let mut worker = lab.worker("bench")?;
+    let load = Load {
+        tag: "b".to_owned(),
+        instances: (args.instances / shape.divisor).max(100),
+        warm_up: (args.instances / shape.divisor / 10).max(shape.in_flight * 2),
+        in_flight: shape.in_flight,
+        payload: args.payload,
+        refused: shape.refused,
+        ends: ends(shape),
+    };
+    worker
+        .wait_for_line("the log is folded", WAIT, |line| {
+            line.contains("the log is folded")
+        })
+        .await?;
+    let figures = run(&lab.nats, &load).await?;
+    let total = load.instances + load.warm_up;
+    let counters = check(&lab, shape, &load, total).await?;
+    let log = lab.nats.stream_state("shop_bench_log").await?;
+    let events = lab.nats.stream_state("shop_orders").await?;
+    let summaries = lab.nats.stream_state("KV_tidemill_summaries").await?;
+    ensure!(
+        summaries.messages == total as u64,
+        "{} summaries for {total} instances",
+        summaries.messages
+    );
+    let raw = raw::publish_per_s(&lab.nats, 100_000, args.payload).await?;
+    let messages = (log.last + events.last + summaries.last) as f64 / total as f64;
+    let stored = log.last as f64 / total as f64;
+    Ok(report(
+        &figures,
+        &counters,
+        &[
+            ("in_flight", json!(shape.in_flight)),
+            ("log_messages_per_instance", json!(round(stored))),
+            ("messages_per_instance", json!(round(messages))),
+            (
+                "server_bytes_per_instance",
+                json!(((log.bytes + events.bytes + summaries.bytes) as f64 / total as f64).round()),
+            ),
+            (
+                "rss_mib",
+                json!({ "worker": round(worker.rss_mib()?), "server": round(lab.server.rss_mib()?) }),
+            ),
+            ("raw_publish_per_s", json!(raw.round())),
+            (
+                "messages_to_raw_ratio",
+                json!(round(figures.instances_per_s * messages / raw)),
+            ),
+        ],
+    ))
+}
+
+fn report(figures: &Figures, counters: &SagaCounters, more: &[(&str, Json)]) -> Json {
+    let mut object = match serde_json::to_value(figures) {
+        Ok(Json::Object(object)) => object,
+        _ => Map::new(),
+    };
+    object.insert(
+        "instances_per_s".to_owned(),
+        json!(figures.instances_per_s.round()),
+    );
+    object.insert("completed".to_owned(), json!(counters.completed));
+    object.insert("compensated".to_owned(), json!(counters.compensated));
+    object.extend(
+        more.iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone())),
+    );
+    Json::Object(object)
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// Every instance ended, and ended as it had to: else there is no figure.
+async fn check(lab: &Lab, shape: Shape, load: &Load, total: usize) -> Result<SagaCounters> {
+    let counters = eventually(
+        "every instance finished",
+        Duration::from_secs(60),
+        || async {
+            let counters = lab.counters().await?;
+            let done = counters.completed + counters.compensated;
+            if done == total as u64 {
+                Ok(counters)
+            } else {
+                Err(anyhow::anyhow!("{counters:?}"))
+            }
+        },
+    )
+    .await;
+    let refused = (0..total)
+        .filter(|index| is_refused(&format!("{}-{index}", load.tag), shape.refused))
+        .count();
+    ensure!(
+        counters.compensated == refused as u64,
+        "{} compensated, {refused} were refused",
+        counters.compensated
+    );
+    ensure!(
+        counters.started == total as u64 && counters.parked == 0 && counters.running == 0,
+        "{counters:?}"
+    );
+    ensure!(
+        lab.contract.resource.kind == Kind::Saga,
+        "the lab is a saga's"
+    );
+    Ok(counters)
+}
+
+/// Where an instance's end is seen: its outcome's event, or the last answer in the log.
+fn ends(shape: Shape) -> Vec<End> {
+    let end = |subject: &str, token, refused| End {
+        subject: subject.to_owned(),
+        token,
+        refused,
+    };
+    if shape.outcome {
+        return vec![
+            end("shop.orders.*.OrderConfirmed", 2, false),
+            end("shop.orders.*.OrderRejected", 2, true),
+        ];
+    }
+    if shape.http {
+        return vec![end("_tm.log.shop.bench.*.*.x.ship.a.*", 5, false)];
+    }
+    vec![
+        end("_tm.log.shop.bench.*.*.r.ship.a.*.*", 5, false),
+        end("_tm.log.shop.bench.*.*.r.reserve.c.*.*", 5, true),
+    ]
+}
+
+fn stream() -> StreamRef {
+    StreamRef {
+        namespace: "shop".to_owned(),
+        name: "orders".to_owned(),
+    }
+}
+
+fn object(entries: &[(&str, &str)]) -> Value {
+    Value::Object(
+        entries
+            .iter()
+            .map(|(name, value)| (*name, Value::from(*value)))
+            .collect::<Object>(),
+    )
+}
+
+fn definition(shape: Shape, port: &str) -> SagaDefinition {
+    let publish = |event_type: &str| PublishDefinition {
+        stream: stream(),
+        event_type: event_type.to_owned(),
+        entity: Value::from("=input.subject"),
+        data: object(&[("total", "=input.data.total")]),
+    };
+    let (on_completed, on_compensated) = if shape.outcome {
+        (
+            vec![publish("OrderConfirmed")],
+            vec![publish("OrderRejected")],
+        )
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    let trigger = Trigger {
+        stream: stream(),
+        event_type: Some("OrderPlaced".to_owned()),
+        when: Some("event.data.total > 0".to_owned()),
+        id: "event.subject".to_owned(),
+    };
+    let mut steps = Vec::new();
+    for (index, name) in ["reserve", "charge", "ship"].into_iter().enumerate() {
+        let after = steps
+            .last()
+            .map(|step: &StepDefinition| step.name.clone())
+            .into_iter()
+            .collect();
+        let action = |verb: &str| match shape.http {
+            true => Action::Http {
+                method: HttpMethod::Post,
+                url: Value::from(format!("http://127.0.0.1:{port}/{verb}").as_str()),
+                headers: Default::default(),
+                body: object(&[
+                    ("order", "=input.data.orderId"),
+                    ("note", "=input.data.note"),
+                ]),
+            },
+            false => Action::Request {
+                subject: format!("bench.{name}.{verb}"),
+                data: object(&[
+                    ("order", "=input.data.orderId"),
+                    ("note", "=input.data.note"),
+                ]),
+            },
+        };
+        let retry = Retry::default();
+        steps.push(StepDefinition {
+            name: name.to_owned(),
+            after,
+            when: None,
+            action: action("do"),
+            compensation: (index < 2).then(|| Compensation {
+                action: action("undo"),
+                timeout_ms: 5_000,
+                step_timeout_ms: 300_000,
+                retry,
+            }),
+            timeout_ms: 5_000,
+            step_timeout_ms: 300_000,
+            retry,
+            pivot: false,
+            on_unknown: OnUnknown::Compensate,
+        });
+    }
+    SagaDefinition {
+        semantics: SEMANTICS,
+        triggers: vec![trigger],
+        steps,
+        on_completed,
+        on_compensated,
+        timeout_ms: 3_600_000,
+        replies: if shape.relayed {
+            Replies::Relayed
+        } else {
+            Replies::Direct
+        },
+    }
+}
