@@ -1,4 +1,4 @@
-//! Everything around one saga's workers: a real server with the streams they need, a contract, participants, and what
+//! Everything around one resource's workers: a real server with the streams they need, a contract, participants, and what
 //! can be read of the outcome.
 
 use crate::binaries;
@@ -9,16 +9,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tidemill_core::contract::{
-    CONTRACT_VERSION, Connection, Contract, SagaWorkload, StreamBinding, Workload,
+    CONTRACT_VERSION, Connection, Contract, ProjectionWorkload, SagaWorkload, StreamBinding,
+    Workload,
 };
 use tidemill_core::control::Reply;
-use tidemill_core::definition::{SagaDefinition, Start, StreamRef};
+use tidemill_core::definition::{
+    ProjectionDefinition, ProjectionPolicy, SagaDefinition, Start, StreamRef,
+};
 use tidemill_core::names::{COUNTERS_BUCKET, Kind, ResourceId, SUMMARIES_BUCKET};
 use tidemill_core::status::{InstanceSummary, SagaCounters, TriggerCounters};
 use tidemill_nats::provision::{Mark, StreamPlan, ensure};
 use tidemill_nats::{KvBucket, Nats, Publisher};
 
-/// A saga's surroundings. Namespace `shop`; its EventStream is `shop/orders` with prefix `shop.orders`.
+/// A resource's surroundings. Namespace `shop`; its EventStream is `shop/orders` with prefix `shop.orders`.
 pub struct Lab {
     /// The server.
     pub server: NatsServer,
@@ -43,18 +46,7 @@ impl Lab {
     /// # Errors
     /// If a stream can't be made.
     pub async fn on(server: NatsServer, name: &str, definition: SagaDefinition) -> Result<Lab> {
-        let connection = Connection::plain(&server.url());
         let resource = ResourceId::new(Kind::Saga, "shop", name);
-        let stream = StreamRef {
-            namespace: "shop".to_owned(),
-            name: "orders".to_owned(),
-        };
-        let binding = StreamBinding {
-            stream,
-            name: "shop_orders".to_owned(),
-            prefix: "shop.orders".to_owned(),
-            capture: Vec::new(),
-        };
         let workload = SagaWorkload {
             starts: vec![Start::Beginning],
             log_stream: resource.log_stream(),
@@ -63,12 +55,44 @@ impl Lab {
             suspend: false,
             definition,
         };
+        Self::with(server, resource, Workload::Saga(workload)).await
+    }
+
+    /// A projection's surroundings on a server that is there.
+    ///
+    /// # Errors
+    /// If a stream can't be made.
+    pub async fn projection(
+        server: NatsServer,
+        name: &str,
+        definition: ProjectionDefinition,
+    ) -> Result<Lab> {
+        let resource = ResourceId::new(Kind::Projection, "shop", name);
+        let workload = ProjectionWorkload {
+            starts: vec![Start::Beginning; definition.sources.len()],
+            policy: ProjectionPolicy::default(),
+            rows_bucket: resource.rows_bucket(),
+            parked_stream: resource.parked_stream(),
+            suspend: false,
+            definition,
+        };
+        Self::with(server, resource, Workload::Projection(workload)).await
+    }
+
+    async fn with(server: NatsServer, resource: ResourceId, workload: Workload) -> Result<Lab> {
+        let connection = Connection::plain(&server.url());
+        let binding = StreamBinding {
+            stream: orders(),
+            name: "shop_orders".to_owned(),
+            prefix: "shop.orders".to_owned(),
+            capture: Vec::new(),
+        };
         let contract = Contract {
             version: CONTRACT_VERSION,
             resource,
             connection: connection.clone(),
             streams: vec![binding],
-            workload: Workload::Saga(workload),
+            workload,
         };
         let nats = Nats::connect(&connection, "lab").await?;
         let lab = Lab {
@@ -93,9 +117,12 @@ impl Lab {
                 vec!["shop.orders.>".to_owned()],
                 Mark::event_stream("test", "shop", "orders", "1"),
             ),
-            StreamPlan::saga_log(resource, root, mark()),
             StreamPlan::parked(resource, root, mark()),
         ];
+        plans.push(match resource.kind {
+            Kind::Saga => StreamPlan::saga_log(resource, root, mark()),
+            Kind::Projection => StreamPlan::rows(resource, mark()),
+        });
         plans.extend(StreamPlan::shared_buckets("1"));
         for plan in plans {
             ensure(&self.nats, &plan)
@@ -197,6 +224,14 @@ impl Lab {
 
     fn bucket(&self, name: &str) -> KvBucket {
         KvBucket::new(&Publisher::new(&self.nats, 256), name)
+    }
+}
+
+/// The EventStream of every lab.
+pub fn orders() -> StreamRef {
+    StreamRef {
+        namespace: "shop".to_owned(),
+        name: "orders".to_owned(),
     }
 }
 

@@ -61,7 +61,8 @@ pub(crate) struct Shard {
     timers: Timers,
     caught_up: watch::Sender<bool>,
     awaiting: HashMap<String, Vec<Answer<Described>>>,
-    log_sequence: u64,
+    /// The log's end when reading began.
+    fold_until: u64,
 }
 
 impl Shard {
@@ -80,7 +81,7 @@ impl Shard {
             timers: Timers::default(),
             caught_up,
             awaiting: HashMap::new(),
-            log_sequence: 0,
+            fold_until: 0,
         }
     }
 
@@ -110,6 +111,8 @@ impl Shard {
             Ok(reader) => reader,
             Err(error) => return Ended::Unreadable(error),
         };
+        // Under load there is always more; what was there at the beginning is what has to be folded first.
+        self.fold_until = reader.state().last;
         if reader.pending() == 0 {
             self.begin_work().await;
         }
@@ -119,6 +122,7 @@ impl Shard {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ended::Told,
+                Some(ask) = asks.recv() => self.answer(ask).await,
                 read = reader.next_batch(BATCH_MAX, &mut batch) => match read {
                     Ok(_) => {
                         for message in batch.drain(..) {
@@ -131,7 +135,6 @@ impl Shard {
                     }
                     Err(error) => return Ended::Unreadable(error),
                 },
-                Some(ask) = asks.recv() => self.answer(ask).await,
                 () = tokio::time::sleep(wake), if self.is_caught_up() => {}
             }
             if self.is_caught_up() {
@@ -146,7 +149,6 @@ impl Shard {
 
     async fn fold(&mut self, message: &StoredMessage) {
         let was_caught_up = self.is_caught_up();
-        self.log_sequence = message.sequence;
         if was_caught_up {
             self.timers.observe(message.stored_at);
         }
@@ -157,7 +159,7 @@ impl Shard {
                 tracing::warn!(%error, sequence = message.sequence, "a message of the log is left alone");
             }
         }
-        if !was_caught_up && message.pending == 0 {
+        if !was_caught_up && (message.pending == 0 || message.sequence >= self.fold_until) {
             self.begin_work().await;
         }
     }
