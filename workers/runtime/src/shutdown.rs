@@ -4,8 +4,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Longest time for finishing what is in flight and handing over. Kubernetes kills after 30 s unless told otherwise.
-pub const GRACE: Duration = Duration::from_secs(10);
+/// Longest time for finishing what is in flight (drivers give that 10 s) and handing over. Kubernetes kills after 30 s unless told
+/// otherwise.
+pub const GRACE: Duration = Duration::from_secs(15);
 
 /// A token that is cancelled by the first SIGTERM or SIGINT. The second ends the process with 130.
 ///
