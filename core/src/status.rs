@@ -62,7 +62,7 @@ pub struct TriggerCounters {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProjectionCounters {
-    /// Revision these are of.
+    /// Key space these are of: the revision, with `-<n>` after its n-th rebuild.
     pub revision: String,
     /// Events read.
     pub seen: u64,
@@ -70,6 +70,10 @@ pub struct ProjectionCounters {
     pub matched: u64,
     /// Events that no handler matched.
     pub skipped: u64,
+    /// Events that could not be folded and were left out: `onError: Skip`, or a person's decision.
+    pub left_out: u64,
+    /// Times an event was folded into a row of the partition.
+    pub folded: u64,
     /// Rows written, counted once for every put.
     pub puts: u64,
     /// Keys parked now.

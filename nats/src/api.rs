@@ -235,6 +235,25 @@ impl Nats {
             .await
     }
 
+    /// Deletes one message; nothing happens if it is gone already.
+    ///
+    /// # Errors
+    /// [`ApiError`]
+    pub async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), ApiError> {
+        let call = format!("STREAM.MSG.DELETE.{stream}");
+        // Not overwritten on disk: it is deleted because it is done, not because it must not be known.
+        let request = json!({ "seq": sequence, "no_erase": true });
+        match self.stream_call::<Value>(stream, &call, &request).await {
+            Ok(_) => Ok(()),
+            // The server answers a message that is gone in several ways, by text.
+            Err(error @ ApiError::Refused { .. }) => match self.read_at(stream, sequence).await? {
+                None => Ok(()),
+                Some(_) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
     /// The last message of a subject without wildcards. Quick: with `allow_direct` any replica answers, which may be behind.
     ///
     /// # Errors

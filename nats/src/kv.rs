@@ -147,8 +147,9 @@ impl KvBucket {
     /// # Errors
     /// [`KvError::Get`]: the first.
     pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<KvEntry>>, KvError> {
-        let mut gets = futures::stream::iter(keys)
-            .map(|key| self.get(key))
+        // Keys are cloned: a future that borrows from the iterator can't be spawned (rust-lang/rust#100013).
+        let mut gets = futures::stream::iter(keys.to_vec())
+            .map(|key| async move { self.get(&key).await })
             .buffered(GETS_IN_FLIGHT);
         let mut entries = Vec::with_capacity(keys.len());
         while let Some(entry) = gets.next().await {

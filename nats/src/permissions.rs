@@ -101,6 +101,8 @@ pub fn worker(contract: &Contract, requests: &[String]) -> Permissions {
         }
     };
     read_stream(&mut list, &api, parked);
+    // What was redriven or skipped leaves it.
+    list.publish(format!("{api}.STREAM.MSG.DELETE.{parked}"));
     list.publish(format!("{}.>", resource.parked_prefix(root)));
     list.publish.sort();
     list.publish.dedup();

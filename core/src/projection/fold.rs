@@ -133,6 +133,15 @@ impl Touch {
         }
     }
 
+    /// Why it can't be folded, where that is known whatever the row is.
+    #[must_use]
+    pub fn error(&self) -> Option<&FoldError> {
+        match &self.what {
+            What::Handlers(_) => None,
+            What::Error(error) => Some(error),
+        }
+    }
+
     /// Whether the event has no key here.
     #[must_use]
     pub fn is_keyless(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::position::Position;
+use super::row::Sources;
 use crate::definition::StreamRef;
 use std::collections::BTreeMap;
 
@@ -18,17 +19,13 @@ impl Progress {
         Progress::default()
     }
 
-    /// Notes a partition's checkpoint. `streams` are the sources in the order of its definition.
-    pub fn add<'a>(
-        &mut self,
-        partition: u16,
-        checkpoint: &Checkpoint,
-        streams: impl IntoIterator<Item = &'a StreamRef>,
-    ) {
-        for (index, stream) in streams.into_iter().enumerate() {
-            let position = checkpoint.source(index).position;
+    /// Notes a partition's checkpoint. What a source has lost since, by a person's decision, is not waited for.
+    pub fn add(&mut self, partition: u16, checkpoint: &Checkpoint, sources: &Sources) {
+        for (index, source) in sources.iter().enumerate() {
+            let resumed = checkpoint.resume_after(index, &source.lineage);
+            let position = source.lineage.position(resumed);
             self.sources
-                .entry(stream.clone())
+                .entry(source.stream.clone())
                 .or_default()
                 .insert(partition, position);
         }
@@ -90,6 +87,8 @@ pub fn may_switch(
 #[cfg(test)]
 mod tests {
     use super::super::checkpoint::SourceCheckpoint;
+    use super::super::position::Lineage;
+    use super::super::row::Source;
     use super::*;
 
     fn stream(name: &str) -> StreamRef {
@@ -99,8 +98,20 @@ mod tests {
         }
     }
 
+    fn sources(streams: &[(&str, Lineage)]) -> Sources {
+        let source = |(name, lineage): &(&str, Lineage)| Source {
+            stream: stream(name),
+            lineage: lineage.clone(),
+        };
+        Sources::new(streams.iter().map(source).collect())
+    }
+
     fn progress(streams: &[&str], partitions: &[&[u64]]) -> Progress {
-        let streams: Vec<StreamRef> = streams.iter().map(|name| stream(name)).collect();
+        let streams: Vec<(&str, Lineage)> = streams
+            .iter()
+            .map(|name| (*name, Lineage::first("i")))
+            .collect();
+        let sources = sources(&streams);
         let mut progress = Progress::new();
         for (partition, sequences) in (0..).zip(partitions) {
             let mut checkpoint = Checkpoint::default();
@@ -117,9 +128,36 @@ mod tests {
                     },
                 );
             }
-            progress.add(partition, &checkpoint, &streams);
+            progress.add(partition, &checkpoint, &sources);
         }
         progress
+    }
+
+    #[test]
+    fn what_a_source_has_lost_is_not_waited_for() {
+        let lineage = Lineage::first("i").accept("i", 50).unwrap();
+        let sources = sources(&[("a", lineage)]);
+        let at = |generation, sequence| {
+            let mut checkpoint = Checkpoint::default();
+            let position = Position {
+                generation,
+                sequence,
+            };
+            checkpoint.set_source(
+                0,
+                SourceCheckpoint {
+                    position,
+                    stored_at: None,
+                },
+            );
+            let mut progress = Progress::new();
+            progress.add(0, &checkpoint, &sources);
+            progress
+        };
+        let none = BTreeMap::new();
+        assert!(may_switch(&at(0, 100), &at(0, 50), &none, 1).is_ok());
+        assert!(may_switch(&at(0, 100), &at(0, 49), &none, 1).is_err());
+        assert!(may_switch(&at(1, 60), &at(0, 50), &none, 1).is_err());
     }
 
     #[test]

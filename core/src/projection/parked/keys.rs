@@ -59,6 +59,14 @@ impl ParkedKeys {
         true
     }
 
+    /// Notes where the first copy of an event is.
+    pub fn kept(&mut self, token: &str, source: usize, position: Position, at: u64) {
+        let queue = self.keys.get_mut(token).into_iter().flatten();
+        for entry in queue.filter(|entry| (entry.source, entry.position) == (source, position)) {
+            entry.kept_at = at;
+        }
+    }
+
     /// Removes an event that waits no more.
     pub fn remove(&mut self, token: &str, source: usize, position: Position) -> Option<Waiting> {
         let queue = self.keys.get_mut(token)?;

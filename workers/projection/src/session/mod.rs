@@ -1,0 +1,666 @@
+//! One run over the sources of one key space: from its checkpoints until something is asked or goes wrong.
+//!
+//! A session holds rows in memory and writes them behind, guarded by the revision last seen. Whatever is unclear (a conflict, an unknown
+//! write, a reconnect, a lost reader) ends it; the next one begins at the checkpoints. Since rows carry their positions, folding again
+//! what was folded already changes nothing, so nothing has to be undone.
+
+pub(crate) mod cache;
+pub(crate) mod flush;
+pub(crate) mod intake;
+mod lead;
+mod load;
+pub(crate) mod progress;
+mod redrive;
+
+use crate::error::{SessionError, Stopped};
+use crate::observed::{Observed, Observer};
+use crate::store::{Decisions, Store};
+use cache::Cache;
+use flush::{Flush, Flushed, ParkedEvent};
+use intake::{Batch, Batches, Incoming, Preparation};
+use lead::Lead;
+use progress::{Partitions, Progress};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemill_core::definition::{ProjectionDefinition, ProjectionPolicy};
+use tidemill_core::names::{PROJECTION_PARTITIONS, partition};
+use tidemill_core::projection::parked::{
+    Admission, Consequence, Entry, Kept, ParkedKeys, StopReason, Waiting, admit, consequence,
+};
+use tidemill_core::projection::{
+    Checkpoint, FoldError, Folded, KeySpace, POSITION_HEADER, Position, Projection,
+    REVISION_HEADER, Row, SourceCheckpoint, Sources, Touch, event_partition,
+};
+use tidemill_nats::kv::{Guard, KvWrite};
+use tidemill_nats::{ConnectionStatus, HeaderMap, KvEntry, Publish};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+pub(crate) use lead::Live;
+pub(crate) use redrive::{Ask, Command};
+
+/// Catching up: rows are written when so many are dirty. With more the memory would grow, with fewer the same row would be written more often.
+const DIRTY_ROWS_MAX: usize = 50_000;
+/// Catching up: or when they have so many bytes.
+const DIRTY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Catching up: or when the oldest change is so old.
+const DIRTY_AGE_MAX: Duration = Duration::from_secs(1);
+/// With fewer messages behind, the end is near: every batch is written at once. Some 20 ms of folding.
+const NEAR_HEAD: u64 = 2_000;
+/// Checkpoints are written at most once in this time.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// A checkpoint of a partition without any event of its own is written when it is so many events behind: reading them again takes a second.
+const CHECKPOINT_BEHIND_MAX: u64 = 50_000;
+/// How often ages and intervals are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Room for the headers of a parked event in the server's largest message.
+const PARKED_HEADERS_MAX: usize = 4096;
+
+/// What a session is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) space: KeySpace,
+    pub(crate) definition: ProjectionDefinition,
+    pub(crate) policy: ProjectionPolicy,
+    pub(crate) owned: Partitions,
+    pub(crate) live: Live,
+    /// Most bytes of rows in memory.
+    pub(crate) cache_bytes_max: usize,
+}
+
+/// Why a session ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was asked to end, and everything folded is stored.
+    Asked,
+    /// Readers were led to its rows.
+    Switched,
+}
+
+/// See the module.
+pub(crate) struct Session {
+    store: Store,
+    space: KeySpace,
+    policy: ProjectionPolicy,
+    projection: Arc<Projection>,
+    sources: Sources,
+    preparations: Vec<Preparation>,
+    intake: Vec<Batches>,
+    _readers: Vec<AbortOnDropHandle<()>>,
+    /// Messages behind the last one read, per source.
+    pending: Vec<u64>,
+    cache: Cache,
+    progress: Progress,
+    parked: ParkedKeys,
+    decisions: Decisions,
+    /// Events to be copied to the parked stream with the next flush.
+    parking: Vec<(ParkedEvent, Publish)>,
+    flight: Option<AbortOnDropHandle<Result<Flushed, SessionError>>>,
+    checkpointing: Option<AbortOnDropHandle<Result<Written, SessionError>>>,
+    checkpointed_at: Instant,
+    dirty_since: Option<Instant>,
+    halted: Option<Halted>,
+    /// Read, but not folded because the session is halted.
+    held: VecDeque<Incoming>,
+    lead: Lead,
+    observer: Observer,
+    next_source: usize,
+}
+
+/// Checkpoints that were written: partition, revision, what was written.
+type Written = Vec<(u16, u64, Checkpoint)>;
+
+/// Nothing is folded until a person does something about this event.
+struct Halted {
+    reason: StopReason,
+    token: Box<str>,
+    source: usize,
+    position: Position,
+    message: String,
+}
+
+/// Runs a session until `stop`, then stores everything. Dropping the future forgets what is in memory.
+pub(crate) async fn run(
+    store: Store,
+    plan: Plan,
+    stop: CancellationToken,
+    mut commands: mpsc::Receiver<Command>,
+    observer: Observer,
+) -> Result<End, SessionError> {
+    let mut status = store.nats.status();
+    // Before anything is read: a reconnect from here on may have set anything back.
+    let reconnects = status
+        .wait_for(|status| status.connected)
+        .await
+        .map_or(0, |status| status.reconnects);
+    let mut session = load::load(store, plan, observer).await?;
+    session.begin().await?;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        session.flush_if_due();
+        let may_fold = session.may_fold();
+        tokio::select! {
+            biased;
+            () = reconnected(&mut status, reconnects) => return Err(SessionError::Reconnected),
+            () = stop.cancelled() => {
+                session.finish().await?;
+                return Ok(End::Asked);
+            }
+            flushed = finished(&mut session.flight) => session.flushed(flushed?)?,
+            written = finished(&mut session.checkpointing) => session.wrote(written?)?,
+            Some(command) = commands.recv() => session.obey(command).await?,
+            _ = tick.tick() => {
+                if session.tick().await? {
+                    return Ok(End::Switched);
+                }
+            }
+            batch = next_batch(&mut session.intake, &mut session.next_source), if may_fold => {
+                let (source, batch) = batch;
+                session.take(source, batch.ok_or(SessionError::Task("a reader"))??).await?;
+            }
+        }
+    }
+}
+
+/// Ends when the connection isn't the one any more that had seen so many reconnects.
+async fn reconnected(status: &mut watch::Receiver<ConnectionStatus>, reconnects: u64) {
+    // An error: the connection is closed for good.
+    let _ = status
+        .wait_for(|status| status.reconnects != reconnects)
+        .await;
+}
+
+/// The result of a task in flight; waits for ever where there is none.
+async fn finished<T>(task: &mut Option<AbortOnDropHandle<T>>) -> Result<T, SessionError> {
+    let Some(running) = task else {
+        return std::future::pending().await;
+    };
+    let result = running.await;
+    *task = None;
+    result.map_err(|_| SessionError::Task("a write"))
+}
+
+/// The next batch of any source, in turn.
+async fn next_batch(
+    intake: &mut [Batches],
+    next: &mut usize,
+) -> (usize, Option<Result<Batch, tidemill_nats::ReadError>>) {
+    std::future::poll_fn(|context| {
+        let count = intake.len();
+        for offset in 0..count {
+            let source = (*next + offset) % count;
+            if let Some(batches) = intake.get_mut(source)
+                && let std::task::Poll::Ready(batch) = batches.poll_recv(context)
+            {
+                *next = source + 1;
+                return std::task::Poll::Ready((source, batch));
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+impl Session {
+    /// Messages not yet read, over all sources.
+    fn lag(&self) -> u64 {
+        self.pending.iter().sum()
+    }
+
+    fn is_near_head(&self) -> bool {
+        self.lag() < NEAR_HEAD
+    }
+
+    fn may_fold(&self) -> bool {
+        self.halted.is_none()
+            && self.cache.dirty() < DIRTY_ROWS_MAX
+            && self.cache.dirty_bytes() < DIRTY_BYTES_MAX
+    }
+
+    /// Folds a batch of one source.
+    async fn take(&mut self, source: usize, batch: Batch) -> Result<(), SessionError> {
+        if let Some(pending) = self.pending.get_mut(source) {
+            *pending = batch.pending;
+        }
+        self.fold_all(batch.events).await
+    }
+
+    async fn fold_all(
+        &mut self,
+        events: impl IntoIterator<Item = Incoming>,
+    ) -> Result<(), SessionError> {
+        let events: Vec<Incoming> = events.into_iter().collect();
+        let touched = events
+            .iter()
+            .flat_map(|event| event.touches.iter().map(move |touch| (event, touch)));
+        let due = touched.filter(|(event, touch)| {
+            self.progress
+                .is_due(touch.partition, event.source, event.position)
+        });
+        let cold: Vec<Box<str>> = due
+            .filter(|(_, touch)| !touch.is_keyless() && self.cache.is_cold(&touch.token))
+            .map(|(_, touch)| touch.token.clone())
+            .collect();
+        self.warm(cold).await?;
+        for event in events {
+            if self.halted.is_some() {
+                self.held.push_back(event);
+                continue;
+            }
+            if let Err(halted) = self.fold(&event) {
+                tracing::error!(reason = halted.reason.reason(), key = %halted.token, position = %halted.position,
+                    error = %halted.message, "the projection stops before an event");
+                self.halted = Some(halted);
+                self.held.push_back(event);
+            }
+        }
+        if self.cache.dirty() > 0 && self.dirty_since.is_none() {
+            self.dirty_since = Some(Instant::now());
+        }
+        self.cache.sweep();
+        Ok(())
+    }
+
+    /// Reads rows that aren't in memory.
+    async fn warm(&mut self, mut tokens: Vec<Box<str>>) -> Result<(), SessionError> {
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        tokens.sort_unstable();
+        tokens.dedup();
+        let keys: Vec<String> = tokens
+            .iter()
+            .map(|token| self.space.row_key(token))
+            .collect();
+        let entries = self.store.rows.get_many(&keys).await?;
+        for (token, entry) in tokens.iter().zip(entries) {
+            let (row, revision) = match entry {
+                None => (Row::missing(), 0),
+                Some(entry) => (read_row(&self.sources, &entry)?, entry.revision),
+            };
+            self.cache.insert(token, row, revision);
+        }
+        Ok(())
+    }
+
+    /// Folds one event into all rows it touches that are this session's.
+    fn fold(&mut self, event: &Incoming) -> Result<(), Halted> {
+        let (source, position) = (event.source, event.position);
+        for touch in &event.touches {
+            if self.progress.is_due(touch.partition, source, position) {
+                self.fold_touch(event, touch)?;
+            }
+        }
+        let counted_in = event_partition(event.event.as_ref().ok());
+        if self.progress.is_due(counted_in, source, position)
+            && let Some(tally) = self.progress.tally(counted_in)
+        {
+            tally.seen += 1;
+            match event.touches.is_empty() {
+                true => tally.skipped += 1,
+                false => tally.matched += 1,
+            }
+        }
+        self.progress.folded(
+            source,
+            SourceCheckpoint {
+                position,
+                stored_at: Some(event.message.stored_at),
+            },
+        );
+        Ok(())
+    }
+
+    fn fold_touch(&mut self, event: &Incoming, touch: &Touch) -> Result<(), Halted> {
+        let (source, position, token) = (event.source, event.position, &*touch.token);
+        let decided = !self.decisions.is_empty()
+            && self
+                .decisions
+                .contains(&(source, position, touch.token.clone()));
+        let row = match touch.is_keyless() {
+            true => Position::default(),
+            false => self.cache.row(token).row.positions().get(source),
+        };
+        let error = match admit(&self.parked, token, source, position, row, decided) {
+            Admission::Passed | Admission::Waits => return Ok(()),
+            Admission::LeftOut => {
+                self.count(touch.partition, |tally| tally.left_out += 1);
+                return Ok(());
+            }
+            Admission::Follows => {
+                self.park(event, touch, None);
+                return Ok(());
+            }
+            Admission::Fold => match self.fold_into_row(event, touch) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            },
+        };
+        match consequence(&self.policy, &self.parked, token) {
+            Consequence::LeaveOut => {
+                tracing::warn!(key = token, %position, reason = error.reason(), %error, "an event can't be folded and is left out");
+                self.count(touch.partition, |tally| tally.left_out += 1);
+                Ok(())
+            }
+            Consequence::Park => {
+                tracing::warn!(key = token, %position, reason = error.reason(), %error, "an event can't be folded: its key is parked");
+                self.park(event, touch, Some(&error));
+                Ok(())
+            }
+            Consequence::Stop(reason) => Err(Halted {
+                reason,
+                token: token.into(),
+                source,
+                position,
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    fn fold_into_row(&mut self, event: &Incoming, touch: &Touch) -> Result<(), FoldError> {
+        if let Some(error) = touch.error() {
+            return Err(error.clone());
+        }
+        let decoded = event
+            .event
+            .as_ref()
+            .map_err(|error| FoldError::Decode(error.clone()))?;
+        let cached = self.cache.row(&touch.token);
+        if self.projection.fold(
+            &mut cached.row,
+            touch,
+            event.source,
+            event.position,
+            decoded,
+        )? == Folded::Stored
+        {
+            self.cache.changed(&touch.token);
+            self.count(touch.partition, |tally| tally.folded += 1);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, partition: u16, count: impl FnOnce(&mut tidemill_core::projection::Tally)) {
+        if let Some(tally) = self.progress.tally(partition) {
+            count(tally);
+        }
+    }
+
+    /// Copies an event to the parked stream with the next flush.
+    fn park(&mut self, event: &Incoming, touch: &Touch, error: Option<&FoldError>) {
+        let message = &event.message;
+        let headers = intake::borrowed_headers(message.headers.as_ref());
+        let size = message.payload.len()
+            + headers
+                .iter()
+                .map(|(name, value)| name.len() + value.len() + 20)
+                .sum::<usize>();
+        let kept = match size + PARKED_HEADERS_MAX < self.store.nats.max_payload() {
+            true => Kept::Copied {
+                subject: message.subject.to_string(),
+                headers: headers
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
+                payload: message.payload.to_vec(),
+            },
+            false => Kept::InSource,
+        };
+        let entry = Entry {
+            key_space: self.space.clone(),
+            source: event.source,
+            position: event.position,
+            failure: error.map(Entry::failure_of),
+            stored_at: message.stored_at,
+            kept,
+        };
+        let (headers, payload) = entry.write(&self.sources);
+        let subject = format!(
+            "{}.{}.{}",
+            self.store.resource().parked_prefix(self.store.nats.root()),
+            touch.partition,
+            touch.token
+        );
+        let publish = Publish {
+            headers: header_map(headers),
+            ..Publish::new(subject, payload)
+        };
+        let waiting = Waiting {
+            // Known when the flush is done; nothing needs it before.
+            kept_at: 0,
+            source: event.source,
+            position: event.position,
+            reason: error.map(|error| error.reason().into()),
+        };
+        self.parked.add(&touch.token, waiting);
+        let parked = ParkedEvent {
+            token: touch.token.clone(),
+            source: event.source,
+            position: event.position,
+        };
+        self.parking.push((parked, publish));
+    }
+
+    /// Begins to write what is dirty, if it is time.
+    fn flush_if_due(&mut self) {
+        if self.flight.is_some() {
+            return;
+        }
+        if self.cache.dirty() == 0 && self.parking.is_empty() {
+            self.progress.stored(self.progress.now());
+            return;
+        }
+        let old = || {
+            self.dirty_since
+                .is_some_and(|since| since.elapsed() >= DIRTY_AGE_MAX)
+        };
+        // What is parked isn't held in memory for long: it is few, or it is many and large.
+        if self.is_near_head() || !self.parking.is_empty() || !self.may_fold() || old() {
+            self.flush();
+        }
+    }
+
+    /// Begins to write everything that is dirty. Nothing may be in flight.
+    fn flush(&mut self) {
+        let mut rows = Vec::with_capacity(self.cache.dirty());
+        let (space, sources, progress) = (&self.space, &self.sources, &mut self.progress);
+        self.cache.begin_flush(|token, row, revision| {
+            if let Some(tally) = progress.tally(partition(token, PROJECTION_PARTITIONS)) {
+                tally.puts += 1;
+            }
+            rows.push((token.into(), write_of(space, sources, token, row, revision)));
+        });
+        let flush = Flush {
+            rows,
+            parked: std::mem::take(&mut self.parking),
+            moment: self.progress.now(),
+        };
+        self.dirty_since = None;
+        self.flight = Some(flush::begin(
+            self.store.rows.clone(),
+            self.store.publisher.clone(),
+            flush,
+        ));
+    }
+
+    fn flushed(&mut self, flushed: Result<Flushed, SessionError>) -> Result<(), SessionError> {
+        let Flushed {
+            rows,
+            parked,
+            moment,
+        } = flushed?;
+        for (token, revision) in rows {
+            self.cache.written(&token, revision);
+        }
+        for (event, kept_at) in parked {
+            self.parked
+                .kept(&event.token, event.source, event.position, kept_at);
+        }
+        self.progress.stored(moment);
+        Ok(())
+    }
+
+    /// Stores everything that is folded.
+    async fn settle(&mut self) -> Result<(), SessionError> {
+        loop {
+            if self.flight.is_some() {
+                let flushed = finished(&mut self.flight).await?;
+                self.flushed(flushed)?;
+            } else if self.cache.dirty() > 0 || !self.parking.is_empty() {
+                self.flush();
+            } else {
+                self.progress.stored(self.progress.now());
+                return Ok(());
+            }
+        }
+    }
+
+    /// Stores everything that is folded and says so in the checkpoints.
+    async fn finish(&mut self) -> Result<(), SessionError> {
+        self.intake.clear();
+        self.settle().await?;
+        self.checkpoint_now().await?;
+        self.observe();
+        Ok(())
+    }
+
+    /// Writes every checkpoint that has moved, and waits for it.
+    async fn checkpoint_now(&mut self) -> Result<(), SessionError> {
+        if self.checkpointing.is_some() {
+            let written = finished(&mut self.checkpointing).await?;
+            self.wrote(written)?;
+        }
+        self.begin_checkpoint(true);
+        if self.checkpointing.is_some() {
+            let written = finished(&mut self.checkpointing).await?;
+            self.wrote(written)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to write checkpoints. None may be in flight.
+    fn begin_checkpoint(&mut self, all: bool) {
+        let due = self.progress.to_write(all, CHECKPOINT_BEHIND_MAX);
+        self.checkpointed_at = Instant::now();
+        if due.is_empty() {
+            return;
+        }
+        let rows = self.store.rows.clone();
+        let writes: Vec<(u16, Checkpoint, KvWrite)> = due
+            .into_iter()
+            .map(|(partition, revision, checkpoint)| {
+                let write = KvWrite {
+                    key: self.space.checkpoint_key(partition),
+                    value: Some(checkpoint.to_json(&self.sources).into()),
+                    guard: Guard::Revision(revision),
+                    ..KvWrite::default()
+                };
+                (partition, checkpoint, write)
+            })
+            .collect();
+        self.checkpointing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut sent = Vec::with_capacity(writes.len());
+            for (partition, checkpoint, write) in writes {
+                let key = write.key.clone();
+                sent.push((partition, checkpoint, key, rows.send(write).await));
+            }
+            let mut written = Vec::with_capacity(sent.len());
+            for (partition, checkpoint, key, ack) in sent {
+                let acked = ack
+                    .await
+                    .map_err(|source| SessionError::Row { key, source })?;
+                written.push((partition, acked.sequence, checkpoint));
+            }
+            Ok(written)
+        })));
+    }
+
+    fn wrote(&mut self, written: Result<Written, SessionError>) -> Result<(), SessionError> {
+        for (partition, revision, checkpoint) in written? {
+            self.progress.wrote(partition, revision, checkpoint);
+        }
+        Ok(())
+    }
+
+    /// What is done from time to time; true = readers were led to these rows.
+    async fn tick(&mut self) -> Result<bool, SessionError> {
+        if self.checkpointing.is_none() && self.checkpointed_at.elapsed() >= CHECKPOINT_INTERVAL {
+            // Whoever leads readers over must see how far all partitions are.
+            let all = self.lead.is_building() && self.is_near_head();
+            self.begin_checkpoint(all);
+            self.observe();
+            return self.lead_over().await;
+        }
+        Ok(false)
+    }
+
+    /// Says how it is.
+    fn observe(&self) {
+        let stopped = self.halted.as_ref().map(|halted| {
+            let mut error = Stopped::Fold(halted.reason).to_control();
+            error.message = format!(
+                "{} (key token {}, position {}: {})",
+                error.message, halted.token, halted.position, halted.message
+            );
+            error
+        });
+        self.observer.set(Observed::of(
+            &self.space,
+            &self.sources,
+            &self.progress,
+            &self.parked,
+            &self.pending,
+            stopped,
+        ));
+    }
+}
+
+fn write_of(space: &KeySpace, sources: &Sources, token: &str, row: &Row, revision: u64) -> KvWrite {
+    let mut headers = HeaderMap::new();
+    headers.insert(POSITION_HEADER, sources.write(row.positions()));
+    headers.insert(REVISION_HEADER, space.revision.as_str());
+    KvWrite {
+        key: space.row_key(token),
+        value: row.exists().then(|| row.value().into()),
+        headers,
+        guard: Guard::Revision(revision),
+    }
+}
+
+/// A row as it is stored, a tombstone too.
+fn read_row(sources: &Sources, entry: &KvEntry) -> Result<Row, SessionError> {
+    let positions = entry
+        .headers
+        .as_ref()
+        .and_then(|headers| headers.get(POSITION_HEADER))
+        .map_or("", |value| value.as_str());
+    let row = match entry.deleted {
+        true => Row::read_deleted(sources, positions),
+        false => Row::read(sources, &entry.value, positions),
+    };
+    row.map_err(|source| {
+        Stopped::ForeignRow {
+            key: entry.key.clone(),
+            source,
+        }
+        .into()
+    })
+}
+
+/// Headers as the client wants them. What can't be a header, of an event that was stored with it, can't be there.
+fn header_map(headers: Vec<(String, String)>) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (
+            name.parse::<async_nats::header::HeaderName>(),
+            value.parse::<async_nats::header::HeaderValue>(),
+        ) {
+            map.append(name, value);
+        }
+    }
+    map
+}

@@ -1,0 +1,635 @@
+//! Running sessions for what is owned, and answering requests.
+
+use crate::admin::{self, Answer};
+use crate::error::{SessionError, Stopped};
+use crate::observed::{Observed, Observer};
+use crate::session::progress::Partitions;
+use crate::session::{self, Ask, Command, End, Plan};
+use crate::situation::Situation;
+use crate::store::Store;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemill_core::contract::{ProjectionWorkload, Workload};
+use tidemill_core::control::{
+    AcceptSourceRequest, Accepted, ControlError, ParkedRequest, ProjectionStatus, projection_verb,
+};
+use tidemill_core::names::{PROJECTION_PARTITIONS, ResourceId};
+use tidemill_core::projection::KeySpace;
+use tidemill_nats::publish::IN_FLIGHT;
+use tidemill_nats::{Publisher, ReadFrom, Reader};
+use tidemill_worker_runtime::WorkerContext;
+use tidemill_worker_runtime::backoff::Backoff;
+use tidemill_worker_runtime::control::{self, Answers, Request};
+use tidemill_worker_runtime::counters::Counters;
+use tidemill_worker_runtime::ownership::{Owned, Ownership};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Condition of readiness.
+const CONDITION: &str = "projection";
+/// How often counters, metrics and readiness are brought up to date.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+/// A session that lived so long has worked: the next failure is a new one.
+const WORKED: Duration = Duration::from_secs(30);
+/// What only a person can mend is looked at again after this, in case nobody tells.
+const STOPPED_RETRY: Duration = Duration::from_secs(15);
+/// Requests that wait for a session.
+const COMMANDS_WAITING: usize = 16;
+
+/// Why a worker can't run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The contract is for a saga.
+    #[error("the contract of {0} holds no projection")]
+    NoProjection(ResourceId),
+    /// Requests can't be heard.
+    #[error("requests")]
+    Control(#[from] control::ControlError),
+}
+
+/// Runs the projection of the context's contract until its shutdown is asked for, then stores what is in flight and hands over.
+///
+/// Waits while NATS is away; what only a person can mend is said in readiness, status and log, and waited for too.
+///
+/// # Errors
+/// [`RunError`]: nothing that waiting could mend.
+pub async fn run(context: WorkerContext) -> Result<(), RunError> {
+    let Workload::Projection(workload) = &context.contract.workload else {
+        return Err(RunError::NoProjection(context.contract.resource.clone()));
+    };
+    let publisher = Publisher::new(&context.nats, IN_FLIGHT);
+    let store = Store::new(&context.nats, &publisher, &context.contract, workload);
+    let requests = control::listen(
+        &context,
+        &[
+            (projection_verb::STATUS, Answers::Any),
+            (projection_verb::REBUILD, Answers::Any),
+            (projection_verb::ACCEPT_SOURCE, Answers::Any),
+            (projection_verb::REDRIVE, Answers::Owner),
+            (projection_verb::SKIP, Answers::Owner),
+        ],
+    )
+    .await?;
+    let ownership = Ownership::start(&context, &publisher, PROJECTION_PARTITIONS);
+    let worker = Worker {
+        workload: Arc::new(workload.clone()),
+        counters: Counters::start(&context, &publisher),
+        owned: ownership.owned(),
+        context,
+        store,
+        requests,
+        changes: None,
+        sessions: Vec::new(),
+        situation: None,
+        stopped: BTreeMap::new(),
+        problem: Some(ControlError::new("Starting", "it is starting")),
+    };
+    worker.context.health.not_ready(CONDITION, "it is starting");
+    let counters = worker.counters.clone();
+    worker.work().await;
+    counters.flush().await;
+    ownership.release().await;
+    Ok(())
+}
+
+struct Worker {
+    context: WorkerContext,
+    store: Store,
+    workload: Arc<ProjectionWorkload>,
+    owned: watch::Receiver<Owned>,
+    counters: Counters,
+    requests: mpsc::Receiver<Request>,
+    /// Tells when a pointer may have changed.
+    changes: Option<Changes>,
+    sessions: Vec<Running>,
+    situation: Option<Situation>,
+    /// Key spaces that wait for a person.
+    stopped: BTreeMap<KeySpace, Stopped>,
+    /// Why nothing runs.
+    problem: Option<ControlError>,
+}
+
+struct Changes {
+    heard: mpsc::Receiver<()>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// A session and how it is talked to.
+struct Running {
+    space: KeySpace,
+    stop: CancellationToken,
+    commands: mpsc::Sender<Command>,
+    observer: Observer,
+    task: AbortOnDropHandle<Result<End, SessionError>>,
+}
+
+/// Why the sessions that run are looked at again.
+enum Event {
+    Shutdown,
+    Ownership,
+    Pointers,
+    Ended(usize, Result<End, SessionError>),
+    Asked(Request),
+    Report,
+    Retry,
+}
+
+impl Worker {
+    async fn work(mut self) {
+        let mut backoff = Backoff::default();
+        loop {
+            let begun = Instant::now();
+            match self.live_once().await {
+                Ok(true) => return,
+                Ok(false) => {
+                    backoff.reset();
+                    continue;
+                }
+                Err(error) => {
+                    self.abandon();
+                    let text = full_text(&error);
+                    tracing::warn!(error = %text, "beginning anew at the checkpoints");
+                    self.problem = Some(ControlError::new(
+                        if error.is_refusal() {
+                            "SinkRefuses"
+                        } else {
+                            "Unavailable"
+                        },
+                        text.clone(),
+                    ));
+                    self.context.health.not_ready(CONDITION, text);
+                }
+            }
+            if begun.elapsed() > WORKED {
+                backoff.reset();
+            }
+            if self.pause(backoff.next_pause()).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits, answering requests; true = shutdown.
+    async fn pause(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = self.context.shutdown.cancelled() => return true,
+                () = tokio::time::sleep_until(until) => return false,
+                Some(request) = self.requests.recv() => self.answer(request),
+            }
+        }
+    }
+
+    /// Begins the sessions that are to run and watches over them until something changes; true = shutdown.
+    async fn live_once(&mut self) -> Result<bool, SessionError> {
+        let owned_now = self.owned.borrow_and_update().clone();
+        let owned: Partitions = owned_now.keys().copied().collect();
+        let shutdown = self.context.shutdown.clone();
+        let prepared = tokio::select! {
+            () = shutdown.cancelled() => return Ok(true),
+            prepared = self.prepare(&owned) => prepared?,
+        };
+        for plan in prepared {
+            self.begin(plan);
+        }
+        self.problem = match (self.workload.suspend, owned.is_empty()) {
+            (true, _) => Some(ControlError::new("Suspended", "it is suspended")),
+            (false, true) => Some(ControlError::new(
+                "NoPartitions",
+                "this worker owns no partitions",
+            )),
+            (false, false) => None,
+        };
+        let mut report = tokio::time::interval(REPORT_INTERVAL);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let retry = Instant::now() + STOPPED_RETRY;
+        loop {
+            match self.next_event(&mut report, retry).await {
+                Event::Shutdown => {
+                    self.finish().await;
+                    return Ok(true);
+                }
+                Event::Ownership => {
+                    let now = self.owned.borrow_and_update().clone();
+                    if now == owned_now {
+                        continue;
+                    }
+                    // What is lost may be folded by another already, and what could not be renewed must not be written any more.
+                    match owned_now
+                        .iter()
+                        .all(|(partition, epoch)| now.get(partition) == Some(epoch))
+                    {
+                        true => self.finish().await,
+                        false => self.abandon(),
+                    }
+                    return Ok(false);
+                }
+                Event::Pointers => {
+                    let now = Situation::read(&self.store, &self.workload).await?;
+                    if self
+                        .situation
+                        .as_ref()
+                        .is_some_and(|situation| situation.is_outdated_by(&now))
+                    {
+                        self.finish().await;
+                        return Ok(false);
+                    }
+                    // Here only what a session wrote when it began; the next change is compared with it.
+                    self.situation = Some(now);
+                }
+                Event::Ended(index, result) => {
+                    let ended = self.sessions.remove(index);
+                    match result {
+                        Ok(End::Asked | End::Switched) => {
+                            self.finish().await;
+                            return Ok(false);
+                        }
+                        Err(SessionError::Stopped(stopped)) => {
+                            tracing::error!(space = %ended.space, reason = stopped.reason(), error = %stopped, "folding stopped");
+                            self.stopped.insert(ended.space, stopped);
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Event::Asked(request) => self.answer(request),
+                Event::Report => self.report(),
+                Event::Retry => {
+                    self.finish().await;
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Reads what is to run. The definition is kept before a row names its revision.
+    async fn prepare(&mut self, owned: &Partitions) -> Result<Vec<Plan>, SessionError> {
+        self.stopped.clear();
+        if self
+            .changes
+            .as_ref()
+            .is_none_or(|changes| changes.heard.is_closed())
+        {
+            self.changes = Some(watch_pointers(&self.store).await?);
+        }
+        let situation = Situation::read(&self.store, &self.workload).await?;
+        let mut plans = Vec::new();
+        if !owned.is_empty() && !self.workload.suspend {
+            self.store
+                .keep_definition(&self.workload.definition)
+                .await?;
+            plans = situation.plans(&self.store, &self.workload, owned).await?;
+        }
+        self.situation = Some(situation);
+        Ok(plans)
+    }
+
+    fn begin(&mut self, plan: Plan) {
+        let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
+        let (stop, observer, space) = (
+            CancellationToken::new(),
+            Observer::default(),
+            plan.space.clone(),
+        );
+        let session = session::run(
+            self.store.clone(),
+            plan,
+            stop.clone(),
+            receiver,
+            observer.clone(),
+        );
+        let task = AbortOnDropHandle::new(tokio::spawn(session));
+        self.sessions.push(Running {
+            space,
+            stop,
+            commands,
+            observer,
+            task,
+        });
+    }
+
+    async fn next_event(&mut self, report: &mut tokio::time::Interval, retry: Instant) -> Event {
+        let Worker {
+            context,
+            owned,
+            changes,
+            sessions,
+            requests,
+            stopped,
+            ..
+        } = self;
+        let changed = async {
+            match changes {
+                Some(changes) => changes.heard.recv().await.is_some(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = context.shutdown.cancelled() => Event::Shutdown,
+            changed = owned.changed() => match changed {
+                Ok(()) => Event::Ownership,
+                Err(_) => Event::Shutdown,
+            },
+            (index, result) = ended(sessions) => Event::Ended(index, result),
+            // A watch that broke is made again when the sessions are begun anew.
+            heard = changed => if heard { Event::Pointers } else { Event::Retry },
+            Some(request) = requests.recv() => Event::Asked(request),
+            _ = report.tick() => Event::Report,
+            () = tokio::time::sleep_until(retry), if !stopped.is_empty() => Event::Retry,
+        }
+    }
+
+    /// Lets all sessions store what they hold. One that fails has nothing to be stored that can't be folded again.
+    async fn finish(&mut self) {
+        for session in &self.sessions {
+            session.stop.cancel();
+        }
+        for session in self.sessions.drain(..) {
+            let (space, observer) = (session.space, session.observer);
+            match session.task.await {
+                Ok(Ok(_)) => write_counters(&self.counters, &observer),
+                Ok(Err(error)) => {
+                    tracing::warn!(%space, error = %full_text(&error), "what was in memory is folded again later")
+                }
+                Err(_) => tracing::warn!(%space, "a session was cut off"),
+            }
+        }
+    }
+
+    /// Forgets all sessions and what they hold.
+    fn abandon(&mut self) {
+        self.sessions.clear();
+    }
+
+    /// Brings counters and readiness up to date.
+    fn report(&mut self) {
+        let target = self.situation.as_ref().map(|situation| &situation.target);
+        for session in self
+            .sessions
+            .iter()
+            .filter(|session| Some(&session.space) == target)
+        {
+            write_counters(&self.counters, &session.observer);
+        }
+        let begun = self
+            .sessions
+            .iter()
+            .all(|session| session.observer.get().is_some());
+        match self.stops() {
+            Some(stopped) if self.workload.suspend && stopped.reason == "Suspended" => {
+                self.context.health.ready(CONDITION)
+            }
+            // Other pods do the work.
+            Some(stopped) if stopped.reason == "NoPartitions" => {
+                self.context.health.ready(CONDITION)
+            }
+            Some(stopped) => self.context.health.not_ready(CONDITION, stopped.message),
+            None if begun => self.context.health.ready(CONDITION),
+            None => self
+                .context
+                .health
+                .not_ready(CONDITION, "reading checkpoints"),
+        }
+    }
+
+    /// Why it stands still, wholly or in part.
+    fn stops(&self) -> Option<ControlError> {
+        let halted = || {
+            self.sessions
+                .iter()
+                .find_map(|session| session.observer.get()?.stopped)
+        };
+        let stopped = || self.stopped.values().next().map(Stopped::to_control);
+        self.problem.clone().or_else(stopped).or_else(halted)
+    }
+
+    /// Answers a request, or has it answered, without waiting.
+    fn answer(&mut self, request: Request) {
+        match request.verb {
+            projection_verb::STATUS => {
+                let status = self.status();
+                tokio::spawn(async move { request.answer(&json(&status)).await });
+            }
+            projection_verb::REBUILD => {
+                let (store, workload) = (self.store.clone(), Arc::clone(&self.workload));
+                tokio::spawn(async move {
+                    reply(request, admin::rebuild(&store, &workload).await).await
+                });
+            }
+            projection_verb::ACCEPT_SOURCE => match body::<AcceptSourceRequest>(&request) {
+                Ok(body) => {
+                    let (store, workload) = (self.store.clone(), Arc::clone(&self.workload));
+                    tokio::spawn(async move {
+                        let answer =
+                            admin::accept_source(&store, &workload, body.stream.as_ref()).await;
+                        reply(request, answer).await;
+                    });
+                }
+                Err(error) => refuse(request, error),
+            },
+            verb => match body::<ParkedRequest>(&request) {
+                Ok(ParkedRequest { key, by, why }) => {
+                    let ask = Ask {
+                        key,
+                        skip: verb == projection_verb::SKIP,
+                        by,
+                        why,
+                        at: admin::now(),
+                    };
+                    self.ask_sessions(request, ask);
+                }
+                Err(error) => refuse(request, error),
+            },
+        }
+    }
+
+    /// Hands a request to the sessions. Only who owns the key answers; for all keys, everyone that has any, and the owner of partition 0.
+    fn ask_sessions(&self, request: Request, ask: Ask) {
+        let sessions: Vec<mpsc::Sender<Command>> = self
+            .sessions
+            .iter()
+            .map(|session| session.commands.clone())
+            .collect();
+        let parked = |session: &Running| {
+            session
+                .observer
+                .get()
+                .is_some_and(|observed| observed.parked_keys > 0 || observed.stopped.is_some())
+        };
+        let concerned = ask.key.is_some()
+            || self.owned.borrow().contains_key(&0)
+            || self.sessions.iter().any(parked);
+        if !concerned {
+            return;
+        }
+        tokio::spawn(async move {
+            let mut answers = Vec::new();
+            for session in sessions {
+                let (answer, answered) = oneshot::channel();
+                if session
+                    .send(Command {
+                        ask: ask.clone(),
+                        answer,
+                    })
+                    .await
+                    .is_ok()
+                    && let Ok(Some(answer)) = answered.await
+                {
+                    answers.push(answer);
+                }
+            }
+            // What one of two key spaces did is done; else the refusal of the one in force, which comes last.
+            let done: Vec<String> = answers
+                .iter()
+                .filter_map(|answer| Some(answer.as_ref().ok()?.message.clone()))
+                .collect();
+            match (done.is_empty(), answers.pop()) {
+                (false, _) => {
+                    reply(
+                        request,
+                        Ok(Ok(Accepted {
+                            message: done.join("; "),
+                        })),
+                    )
+                    .await
+                }
+                (true, Some(answer)) => reply(request, Ok(answer)).await,
+                (true, None) => {}
+            }
+        });
+    }
+
+    fn status(&self) -> ProjectionStatus {
+        let live = self
+            .situation
+            .as_ref()
+            .and_then(|situation| situation.live.clone());
+        let target = self
+            .situation
+            .as_ref()
+            .map(|situation| situation.target.clone());
+        let shown = self
+            .sessions
+            .iter()
+            .find(|session| Some(&session.space) == live.as_ref())
+            .or_else(|| self.sessions.last());
+        let observed = shown
+            .and_then(|session| session.observer.get())
+            .unwrap_or_default();
+        let sum = |of: fn(&tidemill_core::status::ProjectionCounters) -> u64| {
+            observed.partitions.values().map(of).sum()
+        };
+        ProjectionStatus {
+            building: target
+                .filter(|target| live.as_ref().is_some_and(|live| live != target))
+                .map(|target| target.to_string()),
+            live: live.map(|live| live.to_string()),
+            revision: Some(self.workload.definition.revision()),
+            stopped: self.stops(),
+            seen: sum(|counters| counters.seen),
+            matched: sum(|counters| counters.matched),
+            skipped: sum(|counters| counters.skipped),
+            parked_keys: observed.parked_keys,
+            sources: observed.sources.clone(),
+        }
+    }
+}
+
+fn write_counters(counters: &Counters, observer: &Observer) {
+    let Some(Observed { partitions, .. }) = observer.get() else {
+        return;
+    };
+    for (partition, values) in partitions {
+        counters.set(partition, json(&values));
+    }
+}
+
+/// The first session that ends.
+async fn ended(sessions: &mut [Running]) -> (usize, Result<End, SessionError>) {
+    std::future::poll_fn(|context| {
+        for (index, session) in sessions.iter_mut().enumerate() {
+            if let std::task::Poll::Ready(result) =
+                std::pin::Pin::new(&mut session.task).poll(context)
+            {
+                let result = result.unwrap_or(Err(SessionError::Task("a session")));
+                return std::task::Poll::Ready((index, result));
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+/// Tells whenever a pointer was written, by whomever.
+async fn watch_pointers(store: &Store) -> Result<Changes, SessionError> {
+    let filters = Store::pointer_keys().map(|key| format!("$KV.{}.{key}", store.rows.bucket()));
+    let mut reader = Reader::open(
+        &store.nats,
+        store.rows.stream(),
+        filters.to_vec(),
+        ReadFrom::New,
+    )
+    .await?;
+    let (told, heard) = mpsc::channel(1);
+    let task = tokio::spawn(async move {
+        let mut messages = Vec::new();
+        // An error ends the watch; the worker makes another.
+        while reader.next_batch(64, &mut messages).await.is_ok() {
+            messages.clear();
+            match told.try_send(()) {
+                Ok(()) | Err(mpsc::error::TrySendError::Full(())) => {}
+                Err(mpsc::error::TrySendError::Closed(())) => return,
+            }
+        }
+    });
+    Ok(Changes {
+        heard,
+        _task: AbortOnDropHandle::new(task),
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    // Structs of numbers, strings and maps with string keys always serialise.
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// The body of a request; an absent one is an empty object.
+fn body<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, ControlError> {
+    let body = match &request.body {
+        serde_json::Value::Null => serde_json::json!({}),
+        body => body.clone(),
+    };
+    serde_json::from_value(body).map_err(|error| ControlError::new("Invalid", error.to_string()))
+}
+
+fn refuse(request: Request, error: ControlError) {
+    tokio::spawn(async move { request.refuse(&error.reason, &error.message).await });
+}
+
+async fn reply(request: Request, answer: Answer) {
+    match answer {
+        Ok(Ok(accepted)) => request.answer(&json(&accepted)).await,
+        Ok(Err(error)) => request.refuse(&error.reason, &error.message).await,
+        Err(error) => request.refuse("Unavailable", &full_text(&error)).await,
+    }
+}
+
+/// An error with its causes.
+fn full_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        // Some errors print their source themselves.
+        if !text.ends_with(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,180 @@
+//! Whatever is killed, the rows are those of the events.
+
+use crate::support::*;
+use serde_json::json;
+use tidemill_core::projection::{POSITION_HEADER, REVISION_HEADER};
+use tidemill_testbed::eventually;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_those_of_the_events() {
+    let mut world = World::start().await;
+    let definition = orders();
+    let mut dice = Dice::new(1);
+    world.publish_all(order_events(&mut dice, 3_000, 100)).await;
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("what was there", &definition).await;
+    // Near the head, one by one.
+    for event in order_events(&mut dice, 50, 100) {
+        world.publish(event).await;
+    }
+    world.expect_reference("what came later", &definition).await;
+
+    let unmatched = world.published.iter().filter(|(_, event)| {
+        event.event_type == "OrderSeen"
+            || event.event_type == "OrderNoted"
+                && event
+                    .data
+                    .get("total")
+                    .unwrap()
+                    .as_number()
+                    .unwrap()
+                    .as_f64()
+                    <= 50.0
+    });
+    let skipped = unmatched.count() as u64;
+    world
+        .expect_counters("counters", |counters| {
+            counters.seen == 3_050
+                && counters.skipped == skipped
+                && counters.matched == 3_050 - skipped
+                && counters.parked_keys == 0
+        })
+        .await;
+    let status = world
+        .expect_status("status", |status| status["seen"] == 3_050)
+        .await;
+    assert_eq!(status["sources"]["shop/orders"]["position"], 3_050);
+    assert_eq!(status["sources"]["shop/orders"]["lag"], 0);
+    assert_eq!(status["live"], json!(definition.revision()));
+    assert!(worker.health.report().ready);
+
+    // Every row says what it was made of; deleted ones, too, which others see as "not found".
+    let entries = world.entries().await;
+    assert!(entries.values().any(|entry| entry.deleted));
+    for entry in entries.values() {
+        let headers = entry.headers.as_ref().unwrap();
+        let position = headers.get(POSITION_HEADER).unwrap().as_str();
+        assert!(position.starts_with("shop/orders=orders-1:"), "{position}");
+        assert_eq!(
+            headers.get(REVISION_HEADER).unwrap().as_str(),
+            definition.revision().as_str()
+        );
+        assert_eq!(entry.deleted, headers.get("KV-Operation").is_some());
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_stopped_reads_nothing_twice() {
+    let mut world = World::start().await;
+    let definition = orders();
+    let mut dice = Dice::new(2);
+    world.publish_all(order_events(&mut dice, 500, 50)).await;
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("before", &definition).await;
+    worker.stop().await;
+    let before = world.counters().await;
+    assert_eq!(before.seen, 500);
+    let puts_before = world
+        .nats
+        .stream_state("KV_shop_order-status_rows")
+        .await
+        .unwrap()
+        .last;
+    let worker = world.worker("a", &definition).await;
+    world.publish(event("OrderPaid", "new", json!({}))).await;
+    world.expect_reference("after", &definition).await;
+    worker.stop().await;
+    let after = world.counters().await;
+    assert_eq!((after.seen, after.puts), (501, before.puts + 1));
+    // One row and at most one checkpoint of each partition.
+    let puts = world
+        .nats
+        .stream_state("KV_shop_order-status_rows")
+        .await
+        .unwrap()
+        .last
+        - puts_before;
+    assert!(puts <= 1 + 64, "{puts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_right_whatever_is_killed() {
+    let mut world = World::start().await;
+    let definition = orders();
+    let mut dice = Dice::new(3);
+    for round in 0..6 {
+        world.publish_all(order_events(&mut dice, 4_000, 300)).await;
+        let worker = world.worker("a", &definition).await;
+        // Somewhere in the middle.
+        let wanted = dice.roll(2_000);
+        eventually("some rows", CAP, async || {
+            match world.nats.stream_state("KV_shop_order-status_rows").await {
+                Ok(state) if state.last > wanted => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        if round % 2 == 1 {
+            world.server.kill9();
+            world.restart().await;
+        }
+        worker.kill().await;
+    }
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("after all", &definition).await;
+    world
+        .expect_counters("nothing is counted twice", |counters| {
+            counters.seen == 24_000
+        })
+        .await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_survives_its_server() {
+    let mut world = World::start().await;
+    let definition = orders();
+    let mut dice = Dice::new(4);
+    let worker = world.worker("a", &definition).await;
+    for _ in 0..3 {
+        world.publish_all(order_events(&mut dice, 500, 50)).await;
+        world.expect_reference("before", &definition).await;
+        world.server.kill9();
+        world.restart().await;
+    }
+    world.publish_all(order_events(&mut dice, 500, 50)).await;
+    world.expect_reference("after", &definition).await;
+    world
+        .expect_counters("nothing is counted twice", |counters| {
+            counters.seen == 2_000
+        })
+        .await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_share_the_partitions_and_take_over() {
+    let mut world = World::start().await;
+    let definition = orders();
+    let mut dice = Dice::new(5);
+    let a = world.worker("a", &definition).await;
+    let b = world.worker("b", &definition).await;
+    world.publish_all(order_events(&mut dice, 2_000, 100)).await;
+    world.expect_reference("both", &definition).await;
+    a.kill().await;
+    world.publish_all(order_events(&mut dice, 2_000, 100)).await;
+    world.expect_reference("one is gone", &definition).await;
+    let c = world.worker("c", &definition).await;
+    world.publish_all(order_events(&mut dice, 2_000, 100)).await;
+    world
+        .expect_reference("another one has come", &definition)
+        .await;
+    world
+        .expect_counters("nothing is counted twice", |counters| {
+            counters.seen == 6_000
+        })
+        .await;
+    b.stop().await;
+    c.stop().await;
+}

@@ -1,0 +1,14 @@
+//! The projection worker on a real server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod folding;
+mod parking;
+mod reset;
+mod revisions;
+mod support;

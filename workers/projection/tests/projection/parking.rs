@@ -1,0 +1,336 @@
+//! What can't be folded waits for a person, and nothing else does.
+
+use crate::support::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+use tidemill_core::definition::{OnError, ProjectionDefinition};
+use tidemill_core::projection::KEYLESS_TOKEN;
+use tidemill_testbed::eventually;
+use tidemill_worker_runtime::control::AskError;
+
+/// Keeps the last number and adds them up; fails where there is none.
+fn numbers() -> ProjectionDefinition {
+    definition(
+        json!([{"type": "N", "set": {"last": "=event.data.n"}, "increment": {"sum": "=event.data.n"}}]),
+    )
+}
+
+async fn publish(world: &mut World, list: &[(&str, serde_json::Value)]) {
+    let events = list.iter().map(|(key, n)| {
+        event(
+            "N",
+            key,
+            if n.is_null() {
+                json!({})
+            } else {
+                json!({ "n": n })
+            },
+        )
+    });
+    world.publish_all(events.collect()).await;
+}
+
+fn rows(list: &[(&str, &str)]) -> BTreeMap<String, String> {
+    list.iter()
+        .map(|(key, row)| ((*key).to_owned(), (*row).to_owned()))
+        .collect()
+}
+
+async fn parked_messages(world: &World) -> u64 {
+    world
+        .nats
+        .stream_state("shop_order-status_projection_parked")
+        .await
+        .unwrap()
+        .messages
+}
+
+async fn expect_parked(world: &World, messages: u64) {
+    eventually("parked messages", CAP, async || {
+        match parked_messages(world).await {
+            found if found == messages => Ok(()),
+            found => Err(found),
+        }
+    })
+    .await;
+}
+
+fn refused(answer: Result<serde_json::Value, AskError>) -> String {
+    match answer {
+        Err(AskError::Refused { reason, .. }) => reason,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_event_parks_its_key_only_and_skipping_it_frees_what_follows() {
+    let mut world = World::start().await;
+    let definition = numbers();
+    let worker = world.worker("a", &definition).await;
+    publish(
+        &mut world,
+        &[
+            ("a", json!(1)),
+            ("b", json!(1)),
+            ("a", json!(null)),
+            ("a", json!(2)),
+            ("b", json!(2)),
+            ("a", json!(3)),
+        ],
+    )
+    .await;
+    world
+        .expect_rows(
+            "b goes on",
+            &rows(&[
+                ("a", r#"{"last":1,"sum":1}"#),
+                ("b", r#"{"last":2,"sum":3}"#),
+            ]),
+        )
+        .await;
+    expect_parked(&world, 3).await;
+    world
+        .expect_counters("one key is parked", |counters| {
+            counters.parked_keys == 1 && counters.seen == 6
+        })
+        .await;
+
+    // Also after restarts, and nothing is parked twice.
+    worker.kill().await;
+    let worker = world.worker("a", &definition).await;
+    publish(&mut world, &[("a", json!(4)), ("b", json!(3))]).await;
+    world
+        .expect_rows(
+            "still",
+            &rows(&[
+                ("a", r#"{"last":1,"sum":1}"#),
+                ("b", r#"{"last":3,"sum":6}"#),
+            ]),
+        )
+        .await;
+    expect_parked(&world, 4).await;
+
+    // Trying again gives the same; a key that isn't parked can't be tried.
+    assert_eq!(
+        refused(world.ask("redrive", json!({"key": "a"})).await),
+        "NoSuchKey"
+    );
+    assert_eq!(
+        refused(world.ask("redrive", json!({"key": "b"})).await),
+        "NotParked"
+    );
+    assert_eq!(parked_messages(&world).await, 4);
+
+    let answer = world
+        .ask("skip", json!({"key": "a", "by": "me", "why": "a test"}))
+        .await
+        .unwrap();
+    assert_eq!(answer["message"], "1 keys: 3 events folded, 1 left out");
+    world
+        .expect_rows(
+            "in order",
+            &rows(&[
+                ("a", r#"{"last":4,"sum":10}"#),
+                ("b", r#"{"last":3,"sum":6}"#),
+            ]),
+        )
+        .await;
+    assert_eq!(parked_messages(&world).await, 0);
+    world
+        .expect_counters("none is parked", |counters| {
+            counters.parked_keys == 0 && counters.left_out == 1
+        })
+        .await;
+    publish(&mut world, &[("a", json!(5))]).await;
+    world
+        .expect_rows(
+            "it goes on",
+            &rows(&[
+                ("a", r#"{"last":5,"sum":15}"#),
+                ("b", r#"{"last":3,"sum":6}"#),
+            ]),
+        )
+        .await;
+    worker.stop().await;
+
+    // The decision holds for every later revision.
+    let mut later = numbers();
+    later
+        .handlers
+        .push(serde_json::from_value(json!({"set": {"all": true}})).unwrap());
+    let worker = world.worker("a", &later).await;
+    let expected = rows(&[
+        ("a", r#"{"all":true,"last":5,"sum":15}"#),
+        ("b", r#"{"all":true,"last":3,"sum":6}"#),
+    ]);
+    world.expect_rows("a later revision", &expected).await;
+    assert_eq!(parked_messages(&world).await, 0);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mended_definition_folds_what_its_predecessor_parked() {
+    let mut world = World::start().await;
+    let worker = world.worker("a", &numbers()).await;
+    publish(
+        &mut world,
+        &[("a", json!(1)), ("a", json!(null)), ("a", json!(2))],
+    )
+    .await;
+    expect_parked(&world, 2).await;
+    worker.stop().await;
+    let mended = definition(
+        json!([{"type": "N", "set": {"last": "=has(event.data.n) ? event.data.n : 0"}}]),
+    );
+    let worker = world.worker("a", &mended).await;
+    world
+        .expect_rows("mended", &rows(&[("a", r#"{"last":2}"#)]))
+        .await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_key_or_is_no_event_waits_alone() {
+    let mut world = World::start().await;
+    let definition = numbers();
+    let worker = world.worker("a", &definition).await;
+    world
+        .publisher
+        .publish(tidemill_nats::Publish::new("shop.orders.x.y", "no event"))
+        .await
+        .await
+        .unwrap();
+    let mut keyless = event("N", "x", json!({"n": 1}));
+    keyless.subject = None;
+    world.publish_to(PREFIX, &[keyless]).await;
+    publish(&mut world, &[("a", json!(1))]).await;
+    world
+        .expect_rows("others go on", &rows(&[("a", r#"{"last":1,"sum":1}"#)]))
+        .await;
+    expect_parked(&world, 2).await;
+    world
+        .expect_counters("they count as one key", |counters| {
+            counters.parked_keys == 1 && counters.seen == 3
+        })
+        .await;
+    assert_eq!(
+        refused(world.ask("redrive", json!({"key": KEYLESS_TOKEN})).await),
+        "Undecodable"
+    );
+    world
+        .ask("skip", json!({"key": KEYLESS_TOKEN}))
+        .await
+        .unwrap();
+    expect_parked(&world, 0).await;
+    // They are left out for ever, whatever is folded again.
+    world.ask("rebuild", json!({})).await.unwrap();
+    let rebuilt = format!("{}-1", definition.revision());
+    world
+        .expect_status("rebuilt", |status| status["live"] == json!(rebuilt))
+        .await;
+    world
+        .expect_counters("nothing is parked", |counters| {
+            counters.parked_keys == 0 && counters.left_out == 2
+        })
+        .await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_parked_keys_stop_the_projection_before_the_next_one() {
+    let mut world = World::start().await;
+    world.policy.max_parked_keys = 2;
+    let definition = numbers();
+    let worker = world.worker("a", &definition).await;
+    let list = [
+        ("a", json!(null)),
+        ("b", json!(null)),
+        ("a", json!(1)),
+        ("c", json!(null)),
+        ("d", json!(1)),
+    ];
+    publish(&mut world, &list).await;
+    world.expect_stopped("TooManyParkedKeys").await;
+    world.expect_not_ready(&worker).await;
+    assert_eq!(world.rows().await, rows(&[]));
+    assert_eq!(parked_messages(&world).await, 3);
+    // So it is after a restart.
+    worker.stop().await;
+    let worker = world.worker("a", &definition).await;
+    world.expect_stopped("TooManyParkedKeys").await;
+    world.ask("skip", json!({"key": "a"})).await.unwrap();
+    world
+        .expect_rows(
+            "it goes on",
+            &rows(&[
+                ("a", r#"{"last":1,"sum":1}"#),
+                ("d", r#"{"last":1,"sum":1}"#),
+            ]),
+        )
+        .await;
+    world
+        .expect_status("no longer stopped", |status| {
+            status["stopped"].is_null() && status["parkedKeys"] == 2
+        })
+        .await;
+    world.ask("skip", json!({})).await.unwrap();
+    expect_parked(&world, 0).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_that_stops_on_errors_goes_on_when_the_event_is_skipped() {
+    let mut world = World::start().await;
+    world.policy.on_error = OnError::Stop;
+    let definition = numbers();
+    let worker = world.worker("a", &definition).await;
+    publish(
+        &mut world,
+        &[("a", json!(1)), ("b", json!(null)), ("a", json!(2))],
+    )
+    .await;
+    let status = world.expect_stopped("FoldError").await;
+    assert!(
+        status["stopped"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("handlers[0].set.last"),
+        "{status}"
+    );
+    assert_eq!(
+        refused(world.ask("redrive", json!({"key": "c"})).await),
+        "NotParked"
+    );
+    assert_eq!(
+        refused(world.ask("redrive", json!({"key": "b"})).await),
+        "FoldError"
+    );
+    world.ask("skip", json!({"key": "b"})).await.unwrap();
+    world
+        .expect_rows("on", &rows(&[("a", r#"{"last":2,"sum":3}"#)]))
+        .await;
+    assert_eq!(parked_messages(&world).await, 0);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_that_skips_errors_counts_them() {
+    let mut world = World::start().await;
+    world.policy.on_error = OnError::Skip;
+    let definition = numbers();
+    let worker = world.worker("a", &definition).await;
+    publish(
+        &mut world,
+        &[("a", json!(1)), ("a", json!(null)), ("a", json!(2))],
+    )
+    .await;
+    world
+        .expect_rows("on", &rows(&[("a", r#"{"last":2,"sum":3}"#)]))
+        .await;
+    world
+        .expect_counters("counted", |counters| {
+            counters.left_out == 1 && counters.matched == 3
+        })
+        .await;
+    worker.stop().await;
+}

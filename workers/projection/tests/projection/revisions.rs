@@ -1,0 +1,206 @@
+//! A changed definition is built beside the rows that readers see.
+
+use crate::support::*;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tidemill_core::contract::Connection;
+use tidemill_core::definition::Start;
+use tidemill_nats::{KvBucket, Nats, Publisher};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_see_no_gap_when_a_definition_changes() {
+    let mut world = World::start().await;
+    let first = definition(json!([{"type": "N", "set": {"n": "=event.data.n"}}]));
+    let second = definition(
+        json!([{"type": "N", "set": {"n": "=event.data.n", "twice": "=event.data.n * 2"}}]),
+    );
+    let events = |from: u64, to: u64| {
+        (from..to)
+            .map(|n| event("N", &format!("k{}", n % 10), json!({ "n": n })))
+            .collect::<Vec<_>>()
+    };
+    world.publish_all(events(0, 5_000)).await;
+    let worker = world.worker("a", &first).await;
+    world.expect_reference("first", &first).await;
+    worker.stop().await;
+
+    // A reader that follows `live`: every row is always there and never goes back.
+    let stop = Arc::new(AtomicBool::new(false));
+    let nats = Nats::connect(&Connection::plain(&world.server.url()), "reader")
+        .await
+        .unwrap();
+    let reader = tokio::spawn({
+        let stop = Arc::clone(&stop);
+        async move {
+            let rows = KvBucket::new(&Publisher::new(&nats, 1), &resource().rows_bucket());
+            let (mut last, mut spaces) = ([0_u64; 10], std::collections::BTreeSet::new());
+            while !stop.load(Ordering::Relaxed) {
+                let live = rows.get("live").await.unwrap().expect("`live` is there");
+                let live = String::from_utf8(live.value.to_vec()).unwrap();
+                for (key, last) in last.iter_mut().enumerate() {
+                    let row = rows
+                        .get(&format!("{live}.k{key}"))
+                        .await
+                        .unwrap()
+                        .expect("the row is there");
+                    let row: serde_json::Value = serde_json::from_slice(&row.value).unwrap();
+                    let n = row["n"].as_u64().unwrap();
+                    assert!(n >= *last, "k{key} went back from {last} to {n} in {live}");
+                    *last = n;
+                }
+                spaces.insert(live);
+            }
+            spaces.len()
+        }
+    });
+    let worker = world.worker("a", &second).await;
+    world.expect_reference("second", &second).await;
+    world.publish_all(events(5_000, 6_000)).await;
+    world.expect_reference("and on", &second).await;
+    stop.store(true, Ordering::Relaxed);
+    assert_eq!(reader.await.unwrap(), 2, "the reader saw both");
+    world
+        .expect_status("live", |status| {
+            status["live"] == json!(second.revision()) && status["building"].is_null()
+        })
+        .await;
+
+    // Back to the first: its rows are still there and go on from where they were.
+    worker.stop().await;
+    let worker = world.worker("a", &first).await;
+    world.expect_reference("first again", &first).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_folds_everything_again_and_then_leads_over() {
+    let mut world = World::start().await;
+    let definition = orders();
+    let mut dice = Dice::new(7);
+    world.publish_all(order_events(&mut dice, 1_000, 50)).await;
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("before", &definition).await;
+    // Somebody broke a row by hand.
+    let entries = world.entries().await;
+    let (key, _) = entries.iter().find(|(_, entry)| !entry.deleted).unwrap();
+    let token = tidemill_core::names::encode_token(key).unwrap();
+    world
+        .rows_bucket()
+        .put(&format!("{}.{token}", definition.revision()), "{}")
+        .await
+        .unwrap();
+    let answer = world.ask("rebuild", json!({})).await.unwrap();
+    assert!(
+        answer["message"].as_str().unwrap().contains("-1 is built"),
+        "{answer}"
+    );
+    world.expect_reference("rebuilt", &definition).await;
+    let rebuilt = format!("{}-1", definition.revision());
+    world
+        .expect_status("live", |status| status["live"] == json!(rebuilt))
+        .await;
+    world.publish_all(order_events(&mut dice, 100, 50)).await;
+    world.expect_reference("and on", &definition).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_begins_where_the_definition_says_and_no_later_one_changes_that() {
+    let mut world = World::start().await;
+    let first = definition(json!([{"set": {"n": "=event.data.n"}}]));
+    world
+        .publish_all(
+            (0..5)
+                .map(|n| event("N", &format!("k{n}"), json!({ "n": n })))
+                .collect(),
+        )
+        .await;
+    world.starts = vec![Start::Position(4)];
+    let worker = world.worker("a", &first).await;
+    let from_fourth = world.published.split_off(3);
+    world.published = from_fourth;
+    world.expect_reference("from the fourth", &first).await;
+    worker.stop().await;
+    let second = definition(json!([{"set": {"m": "=event.data.n"}}]));
+    world.starts = vec![Start::Beginning];
+    let worker = world.worker("a", &second).await;
+    world.expect_reference("still", &second).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_events_only_means_those_after_the_projection_was_made() {
+    let mut world = World::start().await;
+    let definition = definition(json!([{"set": {"n": "=event.data.n"}}]));
+    world.publish(event("N", "old", json!({"n": 1}))).await;
+    world.starts = vec![Start::New];
+    let worker = world.worker("a", &definition).await;
+    world
+        .expect_status("it reads", |status| status["live"].is_string())
+        .await;
+    world.published.clear();
+    world.publish(event("N", "new", json!({"n": 2}))).await;
+    world.expect_reference("new ones", &definition).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_sources_are_folded_into_one_row() {
+    let mut world = World::start().await;
+    world.add_stream("payments", "payments-1").await;
+    let mut definition = definition(json!([
+        {"stream": {"namespace": "shop", "name": "orders"}, "set": {"order": "=event.data.n"}},
+        {"stream": {"namespace": "shop", "name": "payments"}, "set": {"payment": "=event.data.n"}},
+        {"increment": {"events": 1}},
+    ]));
+    definition.sources.push(stream_ref("payments"));
+    let worker = world.worker("a", &definition).await;
+    for n in 0..50 {
+        world
+            .publish_to(
+                PREFIX,
+                &[event("N", &format!("k{}", n % 5), json!({ "n": n }))],
+            )
+            .await;
+        world
+            .publish_to(
+                "shop.payments",
+                &[event("N", &format!("k{}", n % 3), json!({ "n": n }))],
+            )
+            .await;
+    }
+    let row = |order: u32, payment: Option<u32>, events: u32| match payment {
+        Some(payment) => format!(r#"{{"events":{events},"order":{order},"payment":{payment}}}"#),
+        None => format!(r#"{{"events":{events},"order":{order}}}"#),
+    };
+    let expected = [
+        ("k0", row(45, Some(48), 27)),
+        ("k1", row(46, Some(49), 27)),
+        ("k2", row(47, Some(47), 26)),
+        ("k3", row(48, None, 10)),
+        ("k4", row(49, None, 10)),
+    ];
+    let expected = expected
+        .into_iter()
+        .map(|(key, row)| (key.to_owned(), row))
+        .collect();
+    world.expect_rows("both", &expected).await;
+    let entries = world.entries().await;
+    let position = entries["k0"]
+        .headers
+        .as_ref()
+        .unwrap()
+        .get("Tidemill-Pos")
+        .unwrap()
+        .as_str()
+        .to_owned();
+    assert_eq!(
+        position,
+        "shop/orders=orders-1:46;shop/payments=payments-1:49"
+    );
+    worker.kill().await;
+    let worker = world.worker("a", &definition).await;
+    world.expect_rows("after a restart", &expected).await;
+    worker.stop().await;
+}
