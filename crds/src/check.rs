@@ -7,43 +7,15 @@
 mod structure;
 mod suggest;
 
-use std::fmt;
 use std::sync::LazyLock;
 
 use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
 use serde_json::Value;
 
 use crate::crd::ResourceKind;
+use crate::problem::{FieldPath, Problem, Reason};
 
 pub(crate) use suggest::closest;
-
-/// One thing that is wrong with a document.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
-    /// The field, such as `spec.steps[1].request.subject`; empty for the whole document.
-    pub path: String,
-    /// What is wrong with it, and what would do.
-    pub message: String,
-}
-
-impl Problem {
-    pub(crate) fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            message: message.into(),
-        }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() {
-            f.write_str(&self.message)
-        } else {
-            write!(f, "{}: {}", self.path, self.message)
-        }
-    }
-}
 
 /// Everything that is wrong with a document of a kind. With `old`, the document is an update of that one, and rules on
 /// what can't be changed are checked too. `status` and what the API server itself writes into `metadata` are not looked at.
@@ -101,8 +73,14 @@ fn cel(schema: &Schema, document: &Value, old: Option<&Value>, well_formed: bool
     let said = errors
         .into_iter()
         .filter(|error| only_echoes || refused(&error.kind));
-    said.map(|error| Problem::new(error.field_path, error.message))
-        .collect()
+    said.map(|error| {
+        Problem::new(
+            FieldPath::of_rule(&error.field_path),
+            Reason::Malformed,
+            error.message,
+        )
+    })
+    .collect()
 }
 
 /// The document as the API server's rules see it: without status, and without nulls in fields.

@@ -86,11 +86,12 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<u32>,
-    /// Wait before the second attempt, from 1ms to 1h. Default: 200ms in a Saga, 100ms in a Projection.
+    /// Wait before the second attempt, from 1ms to 1h. Default: 200ms in a Saga, 100ms in a Projection, or
+    /// `maxBackoff` where that is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = within("1ms", "1h"))]
     pub initial_backoff: Option<Duration>,
-    /// Longest wait between two attempts, from 1ms to 24h. Default: 30s.
+    /// Longest wait between two attempts, from 1ms to 24h. Default: 30s, or `initialBackoff` where that is longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = within("1ms", "24h"))]
     pub max_backoff: Option<Duration>,

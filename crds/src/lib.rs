@@ -14,12 +14,15 @@ pub mod check;
     reason = "KubeSchema copies each struct into a function"
 )]
 pub mod common;
+pub mod compile;
 pub mod crd;
 #[allow(
     unreachable_pub,
     reason = "KubeSchema copies each struct into a function"
 )]
 pub mod eventstream;
+pub mod manifest;
+pub mod problem;
 #[allow(
     unreachable_pub,
     reason = "KubeSchema copies each struct into a function"
@@ -32,9 +35,9 @@ pub mod projection;
 pub mod saga;
 pub mod text;
 
-pub use check::Problem;
 pub use crd::{ResourceKind, all_crds};
 pub use eventstream::{EventStream, EventStreamSpec, EventStreamStatus};
+pub use problem::{FieldPath, Problem, Reason, Segment};
 pub use projection::{Projection, ProjectionSpec, ProjectionStatus};
 pub use saga::{Saga, SagaSpec, SagaStatus};
 

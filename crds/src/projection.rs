@@ -45,16 +45,13 @@ use crate::text::{
     validation = ("(has(self.sink.kv) && has(self.sink.kv.bucket) ? self.sink.kv.bucket : '') == (has(oldSelf.sink.kv) && has(oldSelf.sink.kv.bucket) ? oldSelf.sink.kv.bucket : '')",
         "sink.kv.bucket can't be changed, added or removed after creation: readers know the old bucket; make another Projection"),
 )]
-#[schemars(extend("allOf" = no_null(&["key"])))]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectionSpec {
     /// Streams that are folded, 1 to 16, each at most once.
     #[schemars(length(min = 1, max = 16))]
     pub from: Vec<Source>,
     /// CEL over `event`: key of the row that an event changes, such as `event.subject`. A handler may have its own.
-    /// Default: none, then every handler needs its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<Expression>,
+    pub key: Expression,
     /// What events do to rows, 1 to 128. All handlers that match an event run, in this order.
     #[schemars(length(min = 1, max = 128))]
     pub handlers: Vec<Handler>,

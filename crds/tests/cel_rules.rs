@@ -1,35 +1,11 @@
 //! What the schema and its CEL rules refuse, and what they say: the same answers as the API server's.
 
+mod common;
+
+use common::document;
 use serde_json::{Value, json};
 use tidemill_crds::ResourceKind::{self, EventStream as E, Projection as P, Saga as S};
 use tidemill_crds::check::check;
-
-/// The least spec that is accepted; the snippet of a row is laid over it, field by field.
-fn base(kind: ResourceKind) -> Value {
-    match kind {
-        E => json!({}),
-        P => json!({
-            "from": [{"stream": {"name": "orders"}}],
-            "key": "event.subject",
-            "handlers": [{"set": {"status": "placed"}}],
-            "sink": {"kv": {}},
-        }),
-        S => json!({"steps": [{"name": "reserve", "request": {"subject": "inventory.reserve"}}]}),
-    }
-}
-
-fn document(kind: ResourceKind, snippet: &str) -> Value {
-    let mut spec = base(kind);
-    let overlay: Value = if snippet.is_empty() {
-        json!({})
-    } else {
-        serde_saphyr::from_str(snippet).expect("the snippet is YAML")
-    };
-    for (name, value) in overlay.as_object().expect("the snippet is a map") {
-        spec[name] = value.clone();
-    }
-    json!({"apiVersion": "tidemill.dev/v1alpha1", "kind": kind.as_str(), "metadata": {"name": "orders"}, "spec": spec})
-}
 
 fn said(kind: ResourceKind, document: &Value, old: Option<&Value>) -> String {
     check(kind, document, old)
@@ -113,7 +89,7 @@ fn what_is_created() {
         (P, handler("set: {a: null, b: [1, {c: =event.data.x}]}, increment: {n: 1}"), ""),
         (P, handler("when: , set: {a: 1}"), "spec.handlers[0].when: the expression is empty: put quotes around it, YAML takes a leading `!` for a tag and ` #` for a comment"),
         (P, handler("when: '', set: {a: 1}"), "spec.handlers[0].when: the expression is empty: put quotes around it, YAML takes a leading `!` for a tag and ` #` for a comment"),
-        (P, "key:".into(), "spec.key: the expression is empty: put quotes around it, YAML takes a leading `!` for a tag and ` #` for a comment"),
+        (P, "key:".into(), "spec.key: the value is empty (null): give it a value or remove the field"),
         (P, "retry: {initialBackoff: 1m, maxBackoff: 30s}".into(), "spec.retry: initialBackoff must not be longer than maxBackoff"),
         (P, "retry: {maxAttempts: 0}".into(), "spec.retry.maxAttempts: 0 is out of bounds: from 1 to 100"),
         (P, "onError: {then: Skip, maxParkedKeys: 10}".into(), "spec.onError: maxParkedKeys goes with then: Park"),

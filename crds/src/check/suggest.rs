@@ -5,7 +5,11 @@ pub(crate) fn closest<'a>(
     written: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let limit = (written.chars().count() / 3).max(1);
+    // Of one or two letters, every other word of that length would be a slip.
+    let limit = match written.chars().count() {
+        0..=2 => 0,
+        letters => (letters / 3).max(1),
+    };
     let distances = candidates
         .into_iter()
         .map(|candidate| (distance(written, candidate), candidate));
@@ -60,6 +64,7 @@ mod tests {
             ("starton", Some("startOn")),
             ("replica", Some("replicas")),
             ("x", None),
+            ("PREFIX", Some("prefix")),
             ("", None),
             ("partitions", None),
         ] {

@@ -1,0 +1,193 @@
+//! What the compiler says of specs that the schema accepts and that are wrong all the same.
+
+mod common;
+
+use common::document;
+use tidemill_crds::ResourceKind::{self, EventStream as E, Projection as P, Saga as S};
+use tidemill_crds::manifest;
+
+/// Everything that is said of a snippet, as people read it.
+fn said(kind: ResourceKind, snippet: &str) -> String {
+    let report = manifest::lint(&document(kind, snippet));
+    assert_eq!(
+        report.plan.is_some(),
+        report.errors.is_empty(),
+        "a plan or errors, never both: {snippet}"
+    );
+    let errors = report.errors.iter().map(|problem| ("error", problem));
+    let warnings = report.warnings.iter().map(|problem| ("warning", problem));
+    let lines = errors
+        .chain(warnings)
+        .map(|(level, problem)| format!("  {level} {} {problem}", problem.reason.as_str()));
+    let lines: Vec<String> = lines.collect();
+    if lines.is_empty() {
+        "  fine".to_owned()
+    } else {
+        lines.join("\n")
+    }
+}
+
+/// The reports on all snippets, below each other.
+fn table(kind: ResourceKind, snippets: &[&str]) -> String {
+    let rows = snippets.iter().map(|snippet| {
+        let snippet = snippet.trim_matches('\n');
+        format!("{snippet}\n{}\n", said(kind, snippet))
+    });
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+macro_rules! assert_reports {
+    ($kind:expr, $snippets:expr $(,)?) => {
+        insta::with_settings!({omit_expression => true}, { insta::assert_snapshot!(table($kind, $snippets)) })
+    };
+}
+
+#[test]
+fn event_streams() {
+    assert_reports!(
+        E,
+        &[
+            "",
+            "durability: Strict",
+            "mirror: {stream: {name: a}}",
+            "{sources: [{stream: {name: a}}], republish: {destination: a.b}, subjectTransform: {destination: x.>}}",
+            "managementPolicy: Observe",
+            "{deletionPolicy: Delete, adoptionPolicy: IfUnowned, onLoss: Recreate}",
+            "{deletionPolicy: Retain, adoptionPolicy: Never, onLoss: Report, managementPolicy: Manage, durability: Standard}",
+            "allowedReaders: {namespaces: Selector, selector: {matchLabels: {team: a}}}",
+            "natsRef: {name: other}",
+            "capture: [{subjects: [shop.orders.legacy]}]",
+            "capture: [{subjects: [legacy.>]}, {subjects: [legacy.*.placed]}]",
+            "capture: [{subjects: [legacy.>], format: Json, type: \"'Order' + message.data.kind\", entity: string(message.data.id), time: message.data.at}]",
+            "capture: [{subjects: [legacy.>], format: Json, type: message.body.kind, entity: event.subject, time: '1 +'}]",
+            "maxMessageSize: 4Gi",
+            "limits: {onFull: DropOldest}",
+            "limits: {maxAge: 1m}",
+        ]
+    );
+}
+
+#[test]
+fn projections() {
+    assert_reports!(
+        P,
+        &[
+            "",
+            "sink: {postgres: {connectionSecretRef: {name: a, key: b}, table: t, columns: [{name: c, type: text}]}}",
+            "{deletionPolicy: Delete, workerUpdate: Auto, natsRef: {name: other}}",
+            "from: [{stream: {name: orders}}, {stream: {name: orders, namespace: shop}}]",
+            "from: [{stream: {name: orders}, start: {time: '2026-01-31T12:00:00Z'}}]",
+            "key: row.id",
+            "key: =event.subject",
+            "handlers: [{set: {total: event.data.total, note: event of the day, when: 'row[1]'}, increment: {n: event.data.n}}]",
+            "key: event.",
+            "key: event.customerId",
+            "key: event.customer",
+            "key: event.subjet",
+            "key: 'has(event.data.id) ? event.data.id : event.subject'",
+            "handlers: [{type: A, set: {}}]",
+            "handlers: [{type: A, set: {total: =event.data.}, increment: {n: one, m: true, k: 2, j: =event.data.x}}]",
+            "handlers: [{set: {total: 1}, increment: {total: 1}}]",
+            "handlers: [{set: {'': 1, deep: [{a: {b-c: =nonsense}}]}}]",
+            "handlers: [{when: 'event.data.total > ', set: {a: 1}}, {when: row.a == 1, key: row.b, delete: true}]",
+            "handlers: [{stream: {name: payments}, set: {a: 1}}]",
+            "handlers: [{set: {a: '=duration(event.data.x)'}}]",
+            "handlers: [{when: 'event.data.a = 1', set: {a: 1}}]",
+            "handlers: [{when: event.data.a and event.data.b, set: {a: 1}}]",
+            "
+from: [{stream: {name: orders}}, {stream: {name: payments}}]
+handlers:
+- {type: A, set: {a: 1}}
+- {type: B, delete: true}",
+            "
+from: [{stream: {name: orders}}, {stream: {name: payments}}]
+handlers:
+- {stream: {name: orders}, set: {a: 1, sum: =row.b}}
+- {stream: {name: payments}, set: {b: 1, c: '=row.b + 1'}}
+- {increment: {n: 1}}",
+            "
+from: [{stream: {name: orders}}, {stream: {name: payments}}]
+handlers:
+- {stream: {name: orders}, set: {a: 1, seen: =row}}
+- {stream: {name: payments}, when: \"row['a'] == 1\", increment: {n: 1}}",
+            "
+from: [{stream: {name: orders}}, {stream: {name: payments}}]
+handlers:
+- {stream: {name: orders}, set: {a: 1}}
+- {stream: {name: payments}, set: {b: 1}}
+- {increment: {n: 1}}",
+            "retry: {initialBackoff: 1m}",
+            "onError: {maxParkedKeys: 5}",
+            "suspend: true",
+        ]
+    );
+}
+
+#[test]
+fn sagas() {
+    assert_reports!(
+        S,
+        &[
+            "",
+            "{retention: {finished: 1h}, onDelete: Drain, deletionPolicy: Delete, workerUpdate: Auto, natsRef: {name: other}}",
+            "{log: {durability: Strict}, replies: Relayed}",
+            "log: {replicas: 3, maxBytes: 1Gi, streamName: fulfilment}",
+            "steps: [{name: a, command: {subject: x}}]",
+            "steps: [{name: a, wait: {signal: paid}}, {name: b, sleep: {duration: 1s}}]",
+            "steps: [{name: a, request: {subject: x, headers: [{name: X-A, value: b}]}}]",
+            "steps: [{name: a, http: {url: 'http://x/', headers: [{name: X-A, valueFrom: {secretKeyRef: {name: a, key: b}}}]}}]",
+            "steps: [{name: a, http: {url: 'http://x/', headers: [{name: X-A, value: b}, {name: x-a, value: =input.data.}]}}]",
+            "steps: [{name: a, http: {url: =input.data.url + '/x', method: PUT, body: =input.data}}]",
+            "steps: [{name: a, request: {subject: x}, timeout: 10m}]",
+            "steps: [{name: a, request: {subject: x, allowLongReplies: true}, timeout: 10m}]",
+            "steps: [{name: a, request: {subject: x}, compensate: {request: {subject: undo}, timeout: 3m}}]",
+            "steps: [{name: a, request: {subject: x, data: {x: =steps.b.output.id}}}, {name: b, request: {subject: x}}]",
+            "steps: [{name: a, request: {subject: x, data: {x: =steps.a.output.id}}}]",
+            "steps: [{name: a, request: {subject: x}}, {name: b, request: {subject: x, data: {x: =steps.aa.output.id}}}]",
+            "steps: [{name: a, request: {subject: x}}, {name: b, request: {subject: x, data: {x: =steps.a.data.id, y: =steps.a.commandID, z: =steps}}}]",
+            "steps: [{name: a, request: {subject: x}}, {name: b, request: {subject: x, data: [=steps.a.commandId, =steps.a.skipped, =steps.a.output]}}]",
+            "steps: [{name: a, request: {subject: x}}, {name: b, after: [], request: {subject: x, data: =steps.a.output}}]",
+            "steps: [{name: a, request: {subject: x}}, {name: b, after: [], request: {subject: x}}, {name: c, after: [a, b], request: {subject: x, data: [=steps.a.output, =steps.b.output]}}]",
+            "steps: [{name: a, request: {subject: x}}, {name: b, request: {subject: x}}, {name: c, request: {subject: x, data: =steps.a.output}}]",
+            "steps: [{name: a, after: [b], request: {subject: x}}, {name: b, after: [b, c, aa], request: {subject: x}}]",
+            "steps: [{name: a, request: {subject: x, data: \"=steps['a'].output\"}}]",
+            "steps: [{name: a, request: {subject: x}}, {name: b, request: {subject: x, data: '=steps[input.data.which].output'}}]",
+            "steps: [{name: a, request: {subject: x}, compensate: {request: {subject: undo, data: {id: =steps.a.output.id}}}}]",
+            "steps: [{name: a, request: {subject: x}, onUnknown: Park, compensate: {request: {subject: undo, data: {id: =steps.a.output.id}}}}]",
+            "steps: [{name: a, request: {subject: x}, compensate: {request: {subject: undo, data: {id: '=has(steps.a.output.id) ? steps.a.output.id : null'}}}}]",
+            "steps: [{name: a, request: {subject: x}, compensate: {request: {subject: undo, data: {id: '=has(steps.a.output) ? steps.a.output.id : null', c: =steps.a.commandId}}}}]",
+            "steps: [{name: a, request: {subject: x}, compensate: {request: {subject: undo, data: {why: =failure.reason, w: =failure.cause}}}}]",
+            "steps: [{name: a, request: {subject: x, data: {why: =failure.reason}}}]",
+            "steps: [{name: a, request: {subject: x}}, {name: b, request: {subject: x}, compensate: {request: {subject: undo, data: =steps.a.output.id}}}]",
+            "steps: [{name: a, request: {subject: x}, compensate: {request: {subject: undo, data: =steps.b.commandId}}}, {name: b, request: {subject: x}}]",
+            "steps: [{name: a, when: input.data.gift, request: {subject: x}}, {name: b, request: {subject: x, data: =steps.a.output}}]",
+            "steps: [{name: a, when: input.data.gift, request: {subject: x}}, {name: b, request: {subject: x, data: '=has(steps.a.output) ? steps.a.output : null'}}]",
+            "steps: [{name: a, request: {subject: x}, pivot: true}, {name: b, request: {subject: x}, compensate: {request: {subject: undo}}}]",
+            "steps: [{name: a, request: {subject: x}, pivot: true}, {name: b, after: [], request: {subject: x}, compensate: {request: {subject: undo}}}]",
+            "steps: [{name: a, request: {subject: x}, compensate: {request: {subject: undo}}}, {name: b, request: {subject: x}, pivot: true}, {name: c, request: {subject: x}}]",
+            "steps: [{name: a, when: '=input.data.x', request: {subject: x}}]",
+            "steps: [{name: a, when: saga.id != saga.key, request: {subject: x, data: [=saga.name, =saga.namespace]}}]",
+            "steps: [{name: a, request: {subject: x}, stepTimeout: 2s}, {name: b, request: {subject: x}, retry: {maxBackoff: 100ms}}]",
+            "steps: [{name: a, http: {url: 'http://x/', headers: [{name: X-A, value: input.id}], body: [steps.a.output]}}]",
+            "steps: [{name: a, publish: {stream: {name: orders}, type: Paid, entity: input.subject}}]",
+            "steps: [{name: a, publish: {stream: {name: orders}, type: Paid, entity: =input.subject, data: =input.data}}]",
+            "onCompleted: [{publish: {stream: {name: orders}, type: Done, entity: =input.subject, data: {x: =steps.reserve.output.id, y: =failure.reason}}}]",
+            "onCompensated: [{publish: {stream: {name: orders}, type: Rejected, entity: =input.subject, data: {x: =steps.reserve.output.id, y: =failure.reason}}}]",
+            "onCompensated: [{publish: {stream: {name: orders}, type: Rejected, entity: =input.customer, data: '=has(steps.reserve.output) ? steps.reserve.output : null'}}]",
+            &format!(
+                "onCompleted: [{{publish: {{stream: {{name: orders}}, type: Done, entity: {}}}}}]",
+                "e".repeat(201)
+            ),
+            "startOn: [{stream: {name: orders}, type: OrderPlaced, when: event.data.total > 0, id: event.subject}]",
+            "startOn: [{stream: {name: orders}, type: A, id: event.key, when: input.x}]",
+            "startOn: [{stream: {name: orders}, type: A, id: event.id, start: {from: New}}, {stream: {name: orders}, type: B, id: event.id, start: {from: Beginning}}]",
+            "startOn: [{stream: {name: orders}, type: A, id: event.id}, {stream: {name: orders}, type: B, id: event.id, start: {from: Beginning}}]",
+            "startOn: [{stream: {name: orders}, id: event.id}, {stream: {name: orders}, type: B, id: event.id}]",
+            "startOn: [{stream: {name: orders}, type: B, when: event.data.x, id: event.id}, {stream: {name: orders}, type: B, id: event.id}]",
+            "steps: [{name: a, request: {subject: x, data: {deep: '=input.data.items.map(i, i.sku)'}}}]",
+            "steps: [{name: a, request: {subject: x, data: '=input.data.a.all(x, input.data.b.all(y, input.data.c.all(z, true)))'}}]",
+            "steps: [{name: a, request: {subject: x, data: '=now()'}}]",
+            "steps: [{name: a, request: {subject: x, data: \"='=literal'\"}}]",
+        ]
+    );
+}
