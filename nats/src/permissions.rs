@@ -82,6 +82,8 @@ pub fn worker(contract: &Contract, requests: &[String]) -> Permissions {
             read_stream(&mut list, &api, &workload.log_stream);
             list.publish(format!("{api}.DIRECT.GET.{}.>", workload.log_stream));
             list.publish(format!("{}.>", resource.log_prefix(root)));
+            // Hears "no responders" on the reply subjects of its requests.
+            list.subscribe(format!("{}.*.*.r.>", resource.log_prefix(root)));
             // Looks whether a stream takes the subject of a request.
             list.publish(format!("{api}.STREAM.NAMES"));
             let definition = &workload.definition;

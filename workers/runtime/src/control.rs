@@ -4,10 +4,9 @@
 //! none is answered by any one pod. An error is `{"error": {"reason": …, "message": …}}`.
 
 use crate::WorkerContext;
-use async_nats::{Client, Subject};
+use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::select_all;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Largest request in bytes: that of a message NATS takes by default.
 const BODY_MAX: usize = 1 << 20;
-/// Requests in work at once; more wait in the subscription.
-const IN_FLIGHT_MAX: usize = 256;
+/// Requests of one verb in work at once; more wait in their subscription. Each verb has its own, so that those that take long
+/// (waiting for an instance's end) don't hold up the others.
+const IN_FLIGHT_MAX: usize = 1024;
 /// Queue group of verbs that any pod answers.
 const QUEUE: &str = "tidemill";
 
@@ -82,7 +82,7 @@ pub struct ControlError {
     reason: String,
 }
 
-/// Hears requests until the worker shuts down, and hands them over. A request that arrives when 256 are in work waits.
+/// Hears requests until the worker shuts down, and hands them over.
 ///
 /// # Errors
 /// [`ControlError`]
@@ -90,8 +90,8 @@ pub async fn listen(
     context: &WorkerContext,
     verbs: &[(&'static str, Answers)],
 ) -> Result<mpsc::Receiver<Request>, ControlError> {
-    let client = context.nats.client().clone();
-    let mut subscriptions = Vec::new();
+    let client = context.nats.client();
+    let (requests, receiver) = mpsc::channel(IN_FLIGHT_MAX);
     for &(verb, answers) in verbs {
         let subject = context
             .contract
@@ -105,52 +105,50 @@ pub async fn listen(
             }
             Answers::Owner => client.subscribe(subject.clone()).await,
         };
-        let subscription = subscribed.map_err(|error| ControlError {
+        let messages = subscribed.map_err(|error| ControlError {
             subject,
             reason: error.to_string(),
         })?;
-        subscriptions.push(subscription.map(move |message| (verb, message)).boxed());
+        let hear = hear(verb, messages, client.clone(), requests.clone());
+        let shutdown = context.shutdown.clone();
+        tokio::spawn(async move { shutdown.run_until_cancelled(hear).await });
     }
-    let (requests, receiver) = mpsc::channel(IN_FLIGHT_MAX);
-    let shutdown = context.shutdown.clone();
-    let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-    let mut messages = select_all(subscriptions);
-    tokio::spawn(async move {
-        loop {
-            let next = tokio::select! {
-                () = shutdown.cancelled() => return,
-                next = messages.next() => next,
-            };
-            let Some((verb, message)) = next else {
-                return;
-            };
-            let Some(reply) = message.reply else {
-                continue;
-            };
-            let body = match parse(&message.payload) {
-                Ok(body) => body,
-                Err((reason, text)) => {
-                    send(&client, reply, &refusal(reason, &text)).await;
-                    continue;
-                }
-            };
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                return;
-            };
-            let request = Request {
-                verb,
-                body,
-                headers: message.headers,
-                reply,
-                client: client.clone(),
-                _permit: permit,
-            };
-            if requests.send(request).await.is_err() {
-                return;
-            }
-        }
-    });
     Ok(receiver)
+}
+
+async fn hear(
+    verb: &'static str,
+    mut messages: Subscriber,
+    client: Client,
+    requests: mpsc::Sender<Request>,
+) {
+    let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    while let Some(message) = messages.next().await {
+        let Some(reply) = message.reply else {
+            continue;
+        };
+        let body = match parse(&message.payload) {
+            Ok(body) => body,
+            Err((reason, text)) => {
+                send(&client, reply, &refusal(reason, &text)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
+        let request = Request {
+            verb,
+            body,
+            headers: message.headers,
+            reply,
+            client: client.clone(),
+            _permit: permit,
+        };
+        if requests.send(request).await.is_err() {
+            return;
+        }
+    }
 }
 
 fn parse(payload: &[u8]) -> Result<Value, (&'static str, String)> {

@@ -39,9 +39,12 @@ pub struct WorkerContext {
 
 impl WorkerContext {
     /// Shows the connection in metrics and, as condition `nats`, in readiness, until the worker shuts down. For whoever makes the
-    /// context; drivers needn't.
+    /// context, before the driver runs; the driver fulfils the condition named by its kind (`projection`, `saga`).
     pub fn show_connection(&self) {
         self.metrics.show_connection(&self.nats);
+        // The driver's own condition, so that a connection alone doesn't look like readiness before the driver says more.
+        self.health
+            .not_ready(self.contract.resource.kind.as_str(), "it is starting");
         let (nats, health, shutdown) = (
             self.nats.clone(),
             self.health.clone(),
