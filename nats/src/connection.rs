@@ -1,19 +1,20 @@
 //! One connection to NATS, made from the `connection` of a contract.
 
-use crate::credentials;
+mod events;
+mod settings;
+
+use async_nats::Client;
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::{
-    Client, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError,
-    Statistics,
-};
-use std::error::Error as _;
+use events::{Events, reconcile};
+use settings::Settings;
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tidemill_core::contract::Connection;
 use tokio::sync::{broadcast, watch};
+
+pub(crate) use events::Denial;
 
 /// Silence after which a server is asked whether it is alive; the connection is given up after two more.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -24,11 +25,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between two tries to connect: at once, then doubling between these.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How often the state is read from the client itself: it drops events when more than 128 of them wait.
-const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
-/// Refusals by permission that a slow listener may be behind before it misses some; a listener that misses one times out instead.
-const DENIALS_BUFFER: usize = 1024;
-
 /// A connection to NATS that reconnects by itself, for ever. Cheap to clone; the connection ends with the last clone.
 #[derive(Clone)]
 pub struct Nats(Arc<Inner>);
@@ -60,22 +56,6 @@ pub struct ConnectionStatus {
     pub reconnects: u64,
     /// The last thing the server or the client complained of.
     pub last_error: Option<String>,
-}
-
-/// A refusal by permissions. The server tells it apart from the request that caused it, by subject only.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Denial {
-    Publish(String),
-    Subscribe(String),
-}
-
-struct Events {
-    status: watch::Sender<ConnectionStatus>,
-    denials: broadcast::Sender<Denial>,
-    denied: AtomicU64,
-    slow: AtomicU64,
-    /// Set once the client is there; the client itself in here would keep itself alive.
-    statistics: OnceLock<Arc<Statistics>>,
 }
 
 /// Why no connection could be made. Each message is one line that names the servers without credentials.
@@ -270,229 +250,6 @@ impl fmt::Debug for Nats {
     }
 }
 
-/// What of a contract's connection is understood before anything is tried.
-struct Settings {
-    addresses: Vec<ServerAddr>,
-    /// The addresses without credentials.
-    shown: String,
-    /// Credentials given in a URL; the contract says there are none, people's `--nats` may have some.
-    url_user: Option<(String, String)>,
-    api_prefix: String,
-}
-
-impl Settings {
-    fn new(connection: &Connection) -> Result<Self, ConnectError> {
-        let wrong = |reason: String| Err(ConnectError::Settings(reason));
-        if connection.servers.is_empty() {
-            return wrong("it names no server".to_owned());
-        }
-        let mut addresses = Vec::new();
-        let mut shown = Vec::new();
-        let mut url_user = None;
-        for server in &connection.servers {
-            // The text isn't quoted as it is: it may hold a password.
-            let Ok(address) = server.parse::<ServerAddr>() else {
-                let end = server.rsplit('@').next().unwrap_or_default();
-                return wrong(format!("`{end}` is no address; write nats://host:port"));
-            };
-            if address.is_websocket() {
-                return wrong(format!(
-                    "{}: WebSocket isn't supported, use nats:// or tls://",
-                    address.host()
-                ));
-            }
-            if let (None, Some(user)) = (&url_user, address.username()) {
-                let password = address.password().unwrap_or_default();
-                url_user = Some((decode_percent(user), decode_percent(password)));
-            }
-            shown.push(format!(
-                "{}://{}:{}",
-                address.scheme(),
-                bracketed(address.host()),
-                address.port()
-            ));
-            addresses.push(address);
-        }
-        let api_prefix = match (
-            &connection.jetstream_domain,
-            &connection.jetstream_api_prefix,
-        ) {
-            (Some(_), Some(_)) => {
-                return wrong(
-                    "it has a JetStream domain and an API prefix; give one of them".to_owned(),
-                );
-            }
-            (Some(domain), None) => format!("$JS.{domain}.API"),
-            (None, Some(prefix)) => prefix.trim_end_matches('.').to_owned(),
-            (None, None) => "$JS.API".to_owned(),
-        };
-        Ok(Settings {
-            addresses,
-            shown: shown.join(", "),
-            url_user,
-            api_prefix,
-        })
-    }
-
-    async fn options(&self, connection: &Connection) -> Result<ConnectOptions, ConnectError> {
-        let mut options =
-            match (&connection.credentials_file, &self.url_user) {
-                (Some(file), _) => credentials::from_file(file).await.map_err(|reason| {
-                    ConnectError::Credentials {
-                        file: file.clone(),
-                        reason,
-                    }
-                })?,
-                (None, Some((user, password))) => {
-                    ConnectOptions::with_user_and_password(user.clone(), password.clone())
-                }
-                (None, None) => ConnectOptions::new(),
-            };
-        if let Some(tls) = &connection.tls {
-            options = options.require_tls(true);
-            for file in [&tls.ca_file, &tls.certificate_file, &tls.key_file]
-                .into_iter()
-                .flatten()
-            {
-                if let Err(error) = tokio::fs::metadata(file).await {
-                    return Err(ConnectError::Settings(format!("{file}: {error}")));
-                }
-            }
-            if let Some(file) = &tls.ca_file {
-                options = options.add_root_certificates(PathBuf::from(file));
-            }
-            options = match (&tls.certificate_file, &tls.key_file) {
-                (Some(certificate), Some(key)) => {
-                    options.add_client_certificate(PathBuf::from(certificate), PathBuf::from(key))
-                }
-                (None, None) => options,
-                _ => {
-                    return Err(ConnectError::Settings(
-                        "a client certificate needs its key, and a key its certificate".to_owned(),
-                    ));
-                }
-            };
-        }
-        Ok(options)
-    }
-
-    fn explain(&self, error: &async_nats::ConnectError) -> ConnectError {
-        let servers = self.shown.clone();
-        let reason = error
-            .source()
-            .map_or_else(|| error.to_string(), ToString::to_string);
-        match error.kind() {
-            ConnectErrorKind::ServerParse => ConnectError::Settings(reason),
-            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-                ConnectError::Refused { servers, reason }
-            }
-            ConnectErrorKind::Tls => ConnectError::Tls { servers, reason },
-            ConnectErrorKind::Dns
-            | ConnectErrorKind::TimedOut
-            | ConnectErrorKind::Io
-            | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable { servers, reason },
-        }
-    }
-}
-
-impl Events {
-    fn new() -> Self {
-        Events {
-            status: watch::Sender::new(ConnectionStatus::default()),
-            denials: broadcast::Sender::new(DENIALS_BUFFER),
-            denied: AtomicU64::new(0),
-            slow: AtomicU64::new(0),
-            statistics: OnceLock::new(),
-        }
-    }
-
-    fn hear(&self, event: &Event) {
-        match event {
-            Event::Connected => self.note(true),
-            Event::Disconnected => {
-                tracing::warn!("NATS is away");
-                self.note(false);
-            }
-            Event::LameDuckMode => tracing::info!("the NATS server is about to stop"),
-            Event::Draining | Event::Closed => {}
-            Event::SlowConsumer(subscription) => {
-                self.slow.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(
-                    subscription,
-                    "a subscription was too slow and lost a message"
-                );
-            }
-            Event::ServerError(error) => {
-                let text = match error {
-                    ServerError::Other(text) => text.clone(),
-                    ServerError::AuthorizationViolation | ServerError::SlowConsumer(_) => {
-                        error.to_string()
-                    }
-                };
-                if let Some(denial) = denial(&text) {
-                    self.denied.fetch_add(1, Ordering::Relaxed);
-                    // No listener is no fault.
-                    let _ = self.denials.send(denial);
-                }
-                tracing::warn!(error = %text, "NATS refuses something");
-                self.complain(text);
-            }
-            Event::ClientError(ClientError::Other(text)) => self.complain(text.clone()),
-            Event::ClientError(error) => self.complain(error.to_string()),
-        }
-    }
-
-    fn complain(&self, text: String) {
-        self.status.send_if_modified(|status| {
-            let news = status.last_error.as_ref() != Some(&text);
-            status.last_error = Some(text);
-            news
-        });
-    }
-
-    /// The client drops events when many wait, so its state is looked at as well.
-    fn reconcile(&self, client: &Client) {
-        self.note(client.connection_state() == async_nats::connection::State::Connected);
-    }
-
-    fn note(&self, connected: bool) {
-        let connects = self
-            .statistics
-            .get()
-            .map_or(0, |statistics| statistics.connects.load(Ordering::Relaxed));
-        let reconnects = connects.saturating_sub(1);
-        self.status.send_if_modified(|status| {
-            let news = status.connected != connected || status.reconnects != reconnects;
-            if reconnects > status.reconnects {
-                tracing::info!(reconnects, "NATS is back");
-            }
-            status.connected = connected;
-            status.reconnects = reconnects;
-            news
-        });
-    }
-}
-
-async fn reconcile(client: Client, events: Arc<Events>) {
-    loop {
-        tokio::time::sleep(RECONCILE_INTERVAL).await;
-        events.reconcile(&client);
-    }
-}
-
-/// The server tells a refusal by a text only: `Permissions Violation for Publish to "a.b"`, for subscriptions
-/// `… for Subscription to "a.b"`, with ` using queue "q"` after it at times.
-fn denial(text: &str) -> Option<Denial> {
-    let rest = text.strip_prefix("Permissions Violation for ")?;
-    let (what, rest) = rest.split_once(" to \"")?;
-    let subject = rest.split('"').next()?.to_owned();
-    match what {
-        "Publish" => Some(Denial::Publish(subject)),
-        "Subscription" => Some(Denial::Subscribe(subject)),
-        _ => None,
-    }
-}
-
 fn retry_pause(tries: usize) -> Duration {
     let doublings = u32::try_from(tries.saturating_sub(2))
         .unwrap_or(u32::MAX)
@@ -503,46 +260,9 @@ fn retry_pause(tries: usize) -> Duration {
     }
 }
 
-fn bracketed(host: &str) -> String {
-    if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    }
-}
-
-/// Decodes `%HH` of a URL's user part; what isn't such a code stays as it is.
-fn decode_percent(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let code = (byte == b'%')
-            .then(|| text.get(at + 1..at + 3))
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        at += if code.is_some() { 3 } else { 1 };
-        decoded.push(code.unwrap_or(byte));
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn refusals_name_their_subject() {
-        assert_eq!(
-            denial("Permissions Violation for Publish to \"shop.orders.1\""),
-            Some(Denial::Publish("shop.orders.1".to_owned()))
-        );
-        assert_eq!(
-            denial("Permissions Violation for Subscription to \"a.>\" using queue \"q\""),
-            Some(Denial::Subscribe("a.>".to_owned()))
-        );
-        assert_eq!(denial("Maximum Payload Violation"), None);
-    }
 
     #[test]
     fn pauses_double_and_end() {
@@ -550,25 +270,5 @@ mod tests {
         assert_eq!(retry_pause(2), RETRY_PAUSE_MIN);
         assert_eq!(retry_pause(3), RETRY_PAUSE_MIN * 2);
         assert_eq!(retry_pause(usize::MAX), RETRY_PAUSE_MAX);
-    }
-
-    #[test]
-    fn passwords_are_never_shown() {
-        for server in [
-            "nats://me:s%40cret@host:1",
-            "nats://me:s%40cret@:x",
-            "ws://me:s%40cret@host",
-        ] {
-            match Settings::new(&Connection::plain(server)) {
-                Ok(settings) => {
-                    assert_eq!(settings.shown, "nats://host:1");
-                    assert_eq!(
-                        settings.url_user,
-                        Some(("me".to_owned(), "s@cret".to_owned()))
-                    );
-                }
-                Err(error) => assert!(!error.to_string().contains("cret"), "{error}"),
-            }
-        }
     }
 }

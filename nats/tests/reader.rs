@@ -452,3 +452,15 @@ async fn header_blocks_that_break_the_connection_stop_nobody() {
         assert_eq!(headers.get("ce-type").unwrap().as_str(), "\u{fffd}\u{fffd}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_from_new_keeps_its_place_over_a_restart() {
+    let (mut server, nats) = start().await;
+    fill(&nats, 1..=5).await;
+    let mut reader = open(&nats, ReadFrom::New).await;
+    server.kill9();
+    server.restart().await.unwrap();
+    // Stored before the reader has a session again.
+    fill(&nats, 6..=8).await;
+    assert_eq!(numbers(&read(&mut reader, 3).await), [6, 7, 8]);
+}

@@ -125,7 +125,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn drive(context: WorkerContext) -> anyhow::Result<()> {
     match &context.contract.workload {
-Workload::Projection(_) => Ok(tidemill_worker_projection::run(context).await?),
+        Workload::Projection(_) => Ok(tidemill_worker_projection::run(context).await?),
         Workload::Saga(_) => Ok(tidemill_worker_saga::run(context).await?),
     }
 }
