@@ -1,2 +1,5 @@
-//! stub
-fn main() {}
+//! The command `tidemill`.
+
+fn main() -> std::process::ExitCode {
+    tidemill_cli::main()
+}

@@ -1,0 +1,197 @@
+//! The command line.
+
+use crate::commands::{completion, dev, event, lint, parked, projection, query, saga};
+use crate::output::Format;
+use clap::{Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Examples:
+  tidemill dev manifests/
+  tidemill lint manifests/*.yaml
+  tidemill event publish orders --file events.jsonl
+
+Where NATS is: --nats, else TIDEMILL_NATS, else .tidemill/dev.json (which `tidemill dev` writes) in this folder or above it.
+
+Exit codes: 0 done; 1 failed, or what was looked at is invalid; 2 the command line is wrong; 3 not found;
+4 NATS or a worker can't be reached; 5 refused by the state of things or by permissions.";
+
+/// Event streams, projections and sagas on NATS JetStream, as resources.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, max_term_width = 120, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// How results are written
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub(crate) output: Format,
+    /// Address of a NATS server, such as nats://127.0.0.1:4222
+    #[arg(
+        long,
+        global = true,
+        env = "TIDEMILL_NATS",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub(crate) nats: Option<String>,
+    /// File with NATS credentials (.creds, or user and password)
+    #[arg(
+        long,
+        global = true,
+        env = "TIDEMILL_CREDS",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub(crate) creds: Option<String>,
+    /// Namespace of the resources [default: that of `tidemill dev`, else default]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "TIDEMILL_NAMESPACE",
+        hide_env_values = true,
+        value_name = "NAME"
+    )]
+    pub(crate) namespace: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check manifests
+    #[command(after_help = lint::EXAMPLES)]
+    Lint(lint::Args),
+    /// Run manifests on this machine, without Kubernetes
+    #[command(after_help = dev::EXAMPLES)]
+    Dev(dev::Args),
+    /// Publish and read events
+    #[command(subcommand, after_help = event::EXAMPLES)]
+    Event(event::Command),
+    /// List, show, start and cancel instances of sagas
+    #[command(subcommand, after_help = saga::EXAMPLES)]
+    Saga(saga::Command),
+    /// List and rebuild projections
+    #[command(subcommand, after_help = projection::EXAMPLES)]
+    Projection(projection::Command),
+    /// Show rows of a projection
+    #[command(after_help = query::EXAMPLES)]
+    Query(query::Args),
+    /// List what waits for a decision, and decide
+    #[command(subcommand, after_help = parked::EXAMPLES)]
+    Parked(parked::Command),
+    /// Print a completion script for a shell
+    #[command(after_help = completion::EXAMPLES)]
+    Completion(completion::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    /// Every command, with the words that lead to it.
+    fn commands(command: &clap::Command, words: &str, into: &mut Vec<(String, clap::Command)>) {
+        let words = format!("{words} {}", command.get_name()).trim().to_owned();
+        for inner in command
+            .get_subcommands()
+            .filter(|inner| inner.get_name() != "help")
+        {
+            commands(inner, &words, into);
+        }
+        into.push((words, command.clone()));
+    }
+
+    fn all() -> Vec<(String, clap::Command)> {
+        let mut all = Vec::new();
+        commands(&Cli::command(), "", &mut all);
+        all
+    }
+
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let help = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let begun = help.lines().skip_while(|line| *line != "Examples:").skip(1);
+        begun
+            .take_while(|line| line.starts_with("  "))
+            .map(|line| line.trim().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_that_work() {
+        let all = all();
+        assert!(all.len() > 5, "{}", all.len());
+        for (words, command) in &all {
+            let examples = examples(command);
+            assert!(!examples.is_empty(), "`{words} --help` has no examples");
+            for example in examples {
+                // What stands before and behind the command in a pipe is another program's.
+                let Some(ours) = example
+                    .split(" | ")
+                    .find(|part| part.starts_with("tidemill "))
+                else {
+                    panic!("`{example}` runs no tidemill");
+                };
+                assert!(
+                    ours.starts_with(words.as_str()),
+                    "`{example}` is an example of another command than `{words}`"
+                );
+                let ours = ours.split(" > ").next().unwrap_or_default();
+                let parsed = Cli::try_parse_from(split(ours));
+                assert!(parsed.is_ok(), "`{example}`: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_and_option_is_explained() {
+        for (words, command) in all() {
+            assert!(command.get_about().is_some(), "{words}");
+            for argument in command
+                .get_arguments()
+                .filter(|argument| !argument.is_hide_set())
+            {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{words}: {}",
+                    argument.get_id()
+                );
+            }
+        }
+    }
+
+    fn split(line: &str) -> Vec<String> {
+        let (mut words, mut quoted) = (vec![String::new()], false);
+        for character in line.chars() {
+            match character {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                other => words.last_mut().unwrap().push(other),
+            }
+        }
+        words
+    }
+}

@@ -1,0 +1,154 @@
+//! `tidemill parked show`.
+
+use super::Target;
+use super::waiting::{Copied, Waiting, read};
+use crate::commands::saga::show as saga_show;
+use crate::context::Context;
+use crate::error::{CliError, Result, chain};
+use crate::output::{Format, count};
+use serde::Serialize;
+use tidemill_core::contract::StreamBinding;
+use tidemill_core::definition::StreamRef;
+use tidemill_core::envelope::{Decoder, RawMessage};
+use tidemill_core::names::{Kind, ResourceId};
+use tidemill_nats::Nats;
+
+/// Shown at the end of the help.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  tidemill parked show order-status o-1
+  tidemill parked show order-fulfilment o-1
+  tidemill parked show order-status o-1 -o json";
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Row key or instance, as `parked list` shows it
+    key: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    key: String,
+    key_space: String,
+    position: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    /// The event; absent where only its position is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<serde_json::Value>,
+}
+
+pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()> {
+    let resource = args.target.resource(context, nats).await?;
+    let mut waiting = read(nats, &resource).await?;
+    waiting.retain(|one| one.key == args.key);
+    if waiting.is_empty() && resource.kind == Kind::Saga {
+        let described = saga_show::describe(nats, &resource, &args.key).await?;
+        return saga_show::show(&described, &resource, context);
+    }
+    if waiting.is_empty() {
+        return Err(
+            CliError::not_found(format!("`{}` of {resource} isn't parked", args.key))
+                .remedy("`tidemill parked list` shows what is"),
+        );
+    }
+    let shown: Vec<Shown> = waiting.into_iter().map(shown).collect();
+    if context.output.format != Format::Table {
+        return context.output.document(&shown);
+    }
+    for_people(&resource, &args.key, &shown, context)
+}
+
+fn for_people(resource: &ResourceId, key: &str, shown: &[Shown], context: &Context) -> Result<()> {
+    context.output.line(format!(
+        "{resource} {key}: {} parked",
+        count(shown.len() as u64, "event")
+    ))?;
+    for one in shown {
+        let why = match (&one.reason, &one.message) {
+            (Some(reason), Some(message)) => format!("{reason}: {message}"),
+            _ => "waits behind the one before it".to_owned(),
+        };
+        context
+            .output
+            .line(format!("\nposition {}: {why}", one.position))?;
+        if let Some(event) = &one.event {
+            let text = serde_json::to_string_pretty(event).unwrap_or_default();
+            context.output.line(text)?;
+        }
+    }
+    Ok(())
+}
+
+fn shown(waiting: Waiting) -> Shown {
+    let Waiting {
+        key,
+        key_space,
+        failure,
+        position,
+        event,
+        ..
+    } = waiting;
+    let (reason, message) = failure.unzip();
+    Shown {
+        key,
+        key_space,
+        position,
+        reason,
+        message,
+        event: event.as_ref().map(event_of),
+    }
+}
+
+/// The event in JSON; what is none, as text.
+fn event_of(copied: &Copied) -> serde_json::Value {
+    let Copied {
+        subject,
+        headers,
+        payload,
+        stored_at,
+    } = copied;
+    let raw =
+        || serde_json::json!({"natsSubject": subject, "payload": String::from_utf8_lossy(payload)});
+    // Whatever the subject is, it is below this prefix: so it is read as an event of the stream's own form.
+    let Some((prefix, _)) = subject.split_once('.') else {
+        return raw();
+    };
+    let none = StreamRef {
+        namespace: String::new(),
+        name: String::new(),
+    };
+    let binding = StreamBinding {
+        stream: none,
+        name: String::new(),
+        prefix: prefix.to_owned(),
+        capture: Vec::new(),
+    };
+    let headers: Vec<(&str, &str)> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let message = RawMessage {
+        subject,
+        headers: &headers,
+        payload,
+        stored_at: *stored_at,
+    };
+    match Decoder::new(&binding).map(|decoder| decoder.decode(&message)) {
+        Ok(Ok(event)) => event.to_value().into(),
+        Ok(Err(error)) => {
+            let mut raw = raw();
+            if let Some(fields) = raw.as_object_mut() {
+                fields.insert("error".to_owned(), chain(&error).into());
+            }
+            raw
+        }
+        Err(_) => raw(),
+    }
+}

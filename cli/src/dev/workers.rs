@@ -1,0 +1,187 @@
+//! The workers of all resources, as tasks of this process: the same code as in a cluster, with a connection each.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tidemill_core::contract::{Contract, Workload};
+use tidemill_core::names::ResourceId;
+use tidemill_nats::Nats;
+use tidemill_worker_runtime::{Health, Metrics, WorkerContext};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// The pod's name: kept over restarts, so that a new run takes over at once what the last one left.
+const POD: &str = "dev";
+/// Longest wait for a worker to finish what is in flight. Its own limit is 10 s.
+const STOP_MAX: Duration = Duration::from_secs(15);
+
+/// What runs, by resource.
+#[derive(Debug, Default)]
+pub(crate) struct Workers(BTreeMap<ResourceId, Worker>);
+
+#[derive(Debug)]
+struct Worker {
+    contract: Contract,
+    health: Health,
+    shutdown: CancellationToken,
+    failed: Failed,
+    task: JoinHandle<()>,
+    /// The worker itself; `task` waits for it.
+    abort: AbortHandle,
+}
+
+type Failed = Arc<Mutex<Option<String>>>;
+
+/// How a worker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It does its work.
+    Ready,
+    /// Not yet, or not now; why.
+    NotReady(String),
+    /// It has ended; why.
+    Failed(String),
+}
+
+impl Workers {
+    /// Makes what runs what it shall be: stops what is gone or other, starts what is new or other. Gives a line for each step.
+    pub(crate) async fn become_these(
+        &mut self,
+        wanted: &BTreeMap<ResourceId, Contract>,
+    ) -> Vec<String> {
+        let mut done = Vec::new();
+        let mut ending = Vec::new();
+        let known: Vec<ResourceId> = self.0.keys().cloned().collect();
+        for resource in known {
+            let same = self
+                .0
+                .get(&resource)
+                .is_some_and(|worker| wanted.get(&resource) == Some(&worker.contract));
+            if !same && let Some(worker) = self.0.remove(&resource) {
+                if !wanted.contains_key(&resource) {
+                    done.push(format!("{resource}: stopped; its data stays"));
+                }
+                ending.push(worker);
+            }
+        }
+        // The old and the new worker of one resource would stand in each other's way.
+        stop_all(ending).await;
+        for (resource, contract) in wanted {
+            if !self.0.contains_key(resource) {
+                self.0
+                    .insert(resource.clone(), Worker::start(contract.clone()));
+                done.push(format!("{resource}: started"));
+            }
+        }
+        done
+    }
+
+    /// How they are.
+    pub(crate) fn states(&self) -> BTreeMap<ResourceId, State> {
+        self.0
+            .iter()
+            .map(|(resource, worker)| (resource.clone(), worker.state()))
+            .collect()
+    }
+
+    /// Lets all finish what is in flight, at the same time.
+    pub(crate) async fn stop(self) {
+        stop_all(self.0.into_values().collect()).await;
+    }
+}
+
+async fn stop_all(workers: Vec<Worker>) {
+    for worker in &workers {
+        worker.shutdown.cancel();
+    }
+    let deadline = tokio::time::Instant::now() + STOP_MAX;
+    for worker in workers {
+        let mut task = worker.task;
+        if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+            tracing::warn!(resource = %worker.contract.resource, "a worker didn't finish in time and is cut off; it does the rest again at the next start");
+            worker.abort.abort();
+        }
+    }
+}
+
+impl Worker {
+    fn start(contract: Contract) -> Self {
+        let (health, shutdown, failed) =
+            (Health::new(), CancellationToken::new(), Failed::default());
+        // A task of its own, so that a fault in a worker ends that worker only, and is seen.
+        let running = tokio::spawn(run(contract.clone(), health.clone(), shutdown.clone()));
+        let abort = running.abort_handle();
+        let task = tokio::spawn({
+            let (failed, shutdown, resource) = (
+                Arc::clone(&failed),
+                shutdown.clone(),
+                contract.resource.clone(),
+            );
+            async move {
+                let ended = match running.await {
+                    Ok(Ok(())) if shutdown.is_cancelled() => return,
+                    Ok(Ok(())) => "it ended by itself".to_owned(),
+                    Ok(Err(error)) => error,
+                    Err(error) => format!("a fault in the worker: {error}"),
+                };
+                tracing::error!(%resource, error = ended, "the worker has ended");
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+            }
+        });
+        Worker {
+            contract,
+            health,
+            shutdown,
+            failed,
+            task,
+            abort,
+        }
+    }
+
+    fn state(&self) -> State {
+        let failed = self
+            .failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(failed) = failed {
+            return State::Failed(failed);
+        }
+        let report = self.health.report();
+        if report.ready {
+            return State::Ready;
+        }
+        let reasons: Vec<String> = report.reasons.into_values().collect();
+        State::NotReady(reasons.join("; "))
+    }
+}
+
+async fn run(
+    contract: Contract,
+    health: Health,
+    shutdown: CancellationToken,
+) -> Result<(), String> {
+    let name = format!("tidemill dev {}", contract.resource);
+    let nats = tokio::select! {
+        connected = Nats::connect_waiting(&contract.connection, &name) => connected.map_err(|error| error.to_string())?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let context = WorkerContext {
+        contract: Arc::new(contract),
+        nats,
+        pod: POD.to_owned(),
+        health,
+        metrics: Metrics::new(),
+        shutdown,
+    };
+    context.show_connection();
+    match context.contract.workload {
+        // Large futures go onto the heap.
+        Workload::Projection(_) => Box::pin(tidemill_worker_projection::run(context))
+            .await
+            .map_err(|error| crate::error::chain(&error)),
+        Workload::Saga(_) => Box::pin(tidemill_worker_saga::run(context))
+            .await
+            .map_err(|error| crate::error::chain(&error)),
+    }
+}

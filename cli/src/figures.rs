@@ -1,0 +1,260 @@
+//! What workers count, summed over the partitions of a resource.
+
+use crate::error::{CliError, Exit, Result, chain};
+use crate::output::{count, grouped};
+use serde::Serialize;
+use tidemill_core::names::{COUNTERS_BUCKET, Kind, ResourceId};
+use tidemill_core::status::{ProjectionCounters, SagaCounters};
+use tidemill_nats::{KvBucket, KvError, Nats, Publisher, ReadError};
+
+/// Figures of a resource of either kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Figures {
+    /// Of a Projection.
+    Projection(ProjectionFigures),
+    /// Of a Saga.
+    Saga(SagaFigures),
+}
+
+/// Figures of a Projection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ProjectionFigures {
+    /// Events read.
+    pub(crate) seen: u64,
+    /// Events that a handler matched.
+    pub(crate) matched: u64,
+    /// Events that none matched.
+    pub(crate) skipped: u64,
+    /// Events not folded yet.
+    pub(crate) lag: u64,
+    /// Keys parked now.
+    pub(crate) parked_keys: u64,
+}
+
+/// Figures of a Saga.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SagaFigures {
+    /// Events of trigger streams read.
+    pub(crate) seen: u64,
+    /// Events that matched a trigger.
+    pub(crate) matched: u64,
+    /// Events that matched none.
+    pub(crate) skipped: u64,
+    /// Events set aside: they can't be read or give no id.
+    pub(crate) parked_events: u64,
+    /// Instances started, ever.
+    pub(crate) started: u64,
+    /// Instances that go on now.
+    pub(crate) running: u64,
+    /// Instances completed, ever.
+    pub(crate) completed: u64,
+    /// Instances compensated, ever.
+    pub(crate) compensated: u64,
+    /// Instances parked now.
+    pub(crate) parked: u64,
+    /// Attempts made again.
+    pub(crate) retried: u64,
+    /// Replies that came too late.
+    pub(crate) late_replies: u64,
+    /// Replies with a wrong token.
+    pub(crate) forged_replies: u64,
+    /// Times the log was set back.
+    pub(crate) log_resets: u64,
+}
+
+impl Figures {
+    /// All zero.
+    pub(crate) fn none(kind: Kind) -> Self {
+        match kind {
+            Kind::Projection => Figures::Projection(ProjectionFigures::default()),
+            Kind::Saga => Figures::Saga(SagaFigures::default()),
+        }
+    }
+
+    /// The sum over partitions, each as it is in the bucket. What can't be read counts nothing: another version wrote it.
+    pub(crate) fn sum<'a>(kind: Kind, partitions: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let partitions = partitions.into_iter();
+        match kind {
+            Kind::Projection => {
+                let read = partitions.filter_map(|bytes| serde_json::from_slice(bytes).ok());
+                Figures::Projection(read.fold(ProjectionFigures::default(), ProjectionFigures::and))
+            }
+            Kind::Saga => {
+                let read = partitions.filter_map(|bytes| serde_json::from_slice(bytes).ok());
+                Figures::Saga(read.fold(SagaFigures::default(), SagaFigures::and))
+            }
+        }
+    }
+
+    /// Seen, matched and skipped.
+    pub(crate) fn reading(&self) -> [u64; 3] {
+        match self {
+            Figures::Projection(figures) => [figures.seen, figures.matched, figures.skipped],
+            Figures::Saga(figures) => [figures.seen, figures.matched, figures.skipped],
+        }
+    }
+
+    /// What is particular to the kind, in words.
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            Figures::Projection(figures) => figures.detail(),
+            Figures::Saga(figures) => figures.detail(),
+        }
+    }
+
+    /// Everything in one line.
+    pub(crate) fn line(&self) -> String {
+        let [seen, matched, skipped] = self.reading().map(grouped);
+        format!(
+            "seen {seen}, matched {matched}, skipped {skipped}, {}",
+            self.detail()
+        )
+    }
+}
+
+impl ProjectionFigures {
+    fn and(mut self, counters: ProjectionCounters) -> Self {
+        self.seen += counters.seen;
+        self.matched += counters.matched;
+        self.skipped += counters.skipped;
+        self.parked_keys += counters.parked_keys;
+        // Each partition tells the lag of the whole stream as it was when it was written.
+        let lag: u64 = counters.sources.values().map(|source| source.lag).sum();
+        self.lag = self.lag.max(lag);
+        self
+    }
+
+    fn detail(&self) -> String {
+        let mut text = format!("lag {}", grouped(self.lag));
+        if self.parked_keys > 0 {
+            text.push_str(&format!(", {} parked", count(self.parked_keys, "key")));
+        }
+        text
+    }
+}
+
+impl SagaFigures {
+    fn and(mut self, counters: SagaCounters) -> Self {
+        for trigger in counters.triggers.values() {
+            self.seen += trigger.seen;
+            self.matched += trigger.matched;
+            self.skipped += trigger.skipped;
+            self.parked_events += trigger.parked;
+        }
+        self.started += counters.started;
+        self.running += counters.running;
+        self.completed += counters.completed;
+        self.compensated += counters.compensated;
+        self.parked += counters.parked;
+        self.retried += counters.retried;
+        self.late_replies += counters.late_replies;
+        self.forged_replies += counters.forged_replies;
+        self.log_resets += counters.log_resets;
+        self
+    }
+
+    fn detail(&self) -> String {
+        let [started, running, completed, compensated, parked] = [
+            self.started,
+            self.running,
+            self.completed,
+            self.compensated,
+            self.parked,
+        ]
+        .map(grouped);
+        let mut text = format!(
+            "started {started}, running {running}, completed {completed}, compensated {compensated}, parked {parked}"
+        );
+        if self.parked_events > 0 {
+            text.push_str(&format!(
+                ", {} set aside",
+                count(self.parked_events, "event")
+            ));
+        }
+        if self.log_resets > 0 {
+            text.push_str(", the log was set back");
+        }
+        text
+    }
+}
+
+/// The partition that a key of the counters' bucket is for, and whose.
+pub(crate) fn partition_of(key: &str) -> Option<(ResourceId, u16)> {
+    let mut tokens = key.split('.');
+    let (namespace, kind, name) = (tokens.next()?, tokens.next()?, tokens.next()?);
+    let partition = tokens.next()?.parse().ok()?;
+    let kind = match kind {
+        "projection" => Kind::Projection,
+        "saga" => Kind::Saga,
+        _ => return None,
+    };
+    tokens
+        .next()
+        .is_none()
+        .then(|| (ResourceId::new(kind, namespace, name), partition))
+}
+
+/// Reads the figures of a resource.
+///
+/// # Errors
+/// They can't be read; a bucket that isn't there counts nothing.
+pub(crate) async fn read(nats: &Nats, resource: &ResourceId) -> Result<Figures> {
+    let bucket = KvBucket::new(&Publisher::new(nats, 1), COUNTERS_BUCKET);
+    let entries = match bucket.entries(&resource.key_prefix()).await {
+        Ok(entries) => entries,
+        Err(KvError::Read {
+            source: ReadError::StreamMissing(_),
+            ..
+        }) => return Ok(Figures::none(resource.kind)),
+        Err(error) => return Err(CliError::new(Exit::Failed, chain(&error))),
+    };
+    let partitions = entries
+        .iter()
+        .filter(|(key, entry)| partition_of(key).is_some() && !entry.deleted);
+    Ok(Figures::sum(
+        resource.kind,
+        partitions.map(|(_, entry)| &*entry.value),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_summed() {
+        let one = br#"{"seen": 3, "matched": 2, "skipped": 1, "sources": {"a/b": {"lag": 7}}}"#;
+        let other = br#"{"seen": 1, "matched": 1, "parkedKeys": 2, "sources": {"a/b": {"lag": 4}}, "fieldOfALaterVersion": 1}"#;
+        let figures = Figures::sum(Kind::Projection, [&one[..], &other[..], &b"nonsense"[..]]);
+        assert_eq!(
+            figures.line(),
+            "seen 4, matched 3, skipped 1, lag 7, 2 keys parked"
+        );
+        let one = br#"{"started": 2, "completed": 1, "running": 1, "triggers": {"a/b": {"seen": 5, "matched": 2, "skipped": 3}}}"#;
+        let figures = Figures::sum(Kind::Saga, [&one[..], &one[..]]);
+        assert_eq!(
+            figures.line(),
+            "seen 10, matched 4, skipped 6, started 4, running 2, completed 2, compensated 0, parked 0"
+        );
+    }
+
+    #[test]
+    fn only_partitions_are_counters() {
+        assert_eq!(
+            partition_of("a.saga.b.7"),
+            Some((ResourceId::new(Kind::Saga, "a", "b"), 7))
+        );
+        for key in [
+            "a.saga.b.start.a.c",
+            "a.saga.b",
+            "a.thing.b.7",
+            "a.saga.b.x",
+            "a.saga.b.7.8",
+        ] {
+            assert_eq!(partition_of(key), None, "{key}");
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Manifests: from files and folders to resources that are compiled and bound to each other, with everything that is wrong with
+//! them, each finding with file, line and column. `lint` prints it, `dev` runs it.
+
+mod files;
+mod finding;
+
+use crate::error::Result;
+use crate::yaml::{self, Node, Place};
+pub(crate) use files::{Source, collect, is_manifest, read_all};
+pub(crate) use finding::{Finding, Severity};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use tidemill_core::contract::StreamBinding;
+use tidemill_core::definition::StreamRef;
+use tidemill_crds::compile::together::{self, Streams};
+use tidemill_crds::manifest::{self, Plan};
+use tidemill_crds::{FieldPath, GROUP, Problem, ResourceKind, VERSION};
+
+/// Whether a stream that no given manifest declares is a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// The given manifests are everything there is.
+    Error,
+    /// It may be applied already, or later.
+    Warning,
+}
+
+/// How manifests are taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// Namespace of resources that name none.
+    pub(crate) namespace: Option<String>,
+    /// What a missing stream is.
+    pub(crate) missing: Missing,
+}
+
+/// Everything that the given files hold.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Manifests {
+    /// Our resources, in the order of the files.
+    pub(crate) resources: Vec<Declared>,
+    /// What is wrong or surprising, in the order of the files.
+    pub(crate) findings: Vec<Finding>,
+    /// Files looked at.
+    pub(crate) files: usize,
+}
+
+/// A resource as a file declares it.
+#[derive(Clone, Debug)]
+pub(crate) struct Declared {
+    /// Its kind; nothing if that is what is wrong.
+    pub(crate) kind: Option<ResourceKind>,
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// The file that declares it.
+    pub(crate) file: PathBuf,
+    /// Where in the file.
+    pub(crate) place: Place,
+    /// What it comes to; nothing if there is an error in it.
+    pub(crate) plan: Option<Plan>,
+    /// The streams it names; complete only where there is a plan.
+    pub(crate) bindings: Vec<StreamBinding>,
+    root: Node,
+}
+
+impl Declared {
+    /// `Saga shop/order-fulfilment`.
+    pub(crate) fn shown(&self) -> String {
+        let kind = self.kind.map_or("resource", ResourceKind::as_str);
+        format!("{kind} {}/{}", self.namespace, self.name)
+    }
+
+    fn identity(&self) -> (Option<&'static str>, String, String) {
+        (
+            self.kind.map(ResourceKind::as_str),
+            self.namespace.clone(),
+            self.name.clone(),
+        )
+    }
+
+    fn finding(&self, severity: Severity, problem: &Problem) -> Finding {
+        Finding {
+            severity,
+            file: self.file.clone(),
+            place: self.root.place_of(finding::steps(&problem.path)),
+            resource: Some(self.shown()),
+            path: problem.path.to_string(),
+            message: problem.message.clone(),
+        }
+    }
+}
+
+impl Manifests {
+    /// Takes files and folders; `-` is standard input.
+    ///
+    /// # Errors
+    /// A path that can't be read. What is wrong inside is a finding.
+    pub(crate) fn load(paths: &[PathBuf], options: &Options) -> Result<Self> {
+        Ok(Self::of(read_all(collect(paths)?), options))
+    }
+
+    /// Takes texts.
+    pub(crate) fn of(sources: Vec<Source>, options: &Options) -> Self {
+        let mut manifests = Manifests {
+            files: sources.len(),
+            ..Manifests::default()
+        };
+        for source in sources {
+            manifests.take(source, options);
+        }
+        manifests.refuse_repeated();
+        manifests.bind(options.missing);
+        manifests
+            .findings
+            .sort_by(|a, b| (&a.file, a.place, &a.path).cmp(&(&b.file, b.place, &b.path)));
+        manifests.findings.dedup();
+        manifests
+    }
+
+    /// How many findings are errors.
+    pub(crate) fn errors(&self) -> usize {
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .count()
+    }
+
+    /// How many findings are warnings.
+    pub(crate) fn warnings(&self) -> usize {
+        self.findings.len() - self.errors()
+    }
+
+    fn take(&mut self, source: Source, options: &Options) {
+        let Source { file, named, text } = source;
+        let text = match text {
+            Ok(text) => text,
+            Err(message) => {
+                self.findings.push(Finding::of_file(
+                    &file,
+                    Place { line: 1, column: 1 },
+                    message,
+                ));
+                return;
+            }
+        };
+        // Folders hold other people's files too; they are nobody's fault.
+        if !named && !text.contains(GROUP) {
+            return;
+        }
+        let before = self.resources.len();
+        let mut unreadable = false;
+        for document in yaml::read(&text) {
+            let Some(root) = document.root else {
+                unreadable = true;
+                self.findings.extend(
+                    document
+                        .problems
+                        .into_iter()
+                        .map(|problem| Finding::of_yaml(&file, None, problem)),
+                );
+                continue;
+            };
+            if claims_to_be_ours(&root) {
+                self.declare(&file, root, (document.problems, document.warnings), options);
+            }
+        }
+        if named && !unreadable && self.resources.len() == before {
+            let message = format!(
+                "there is no Tidemill resource in this file; one begins with apiVersion: {GROUP}/{VERSION}"
+            );
+            self.findings.push(Finding::of_file(
+                &file,
+                Place { line: 1, column: 1 },
+                message,
+            ));
+        }
+    }
+
+    fn declare(
+        &mut self,
+        file: &std::path::Path,
+        root: Node,
+        found: (Vec<yaml::Problem>, Vec<yaml::Problem>),
+        options: &Options,
+    ) {
+        let mut document = root.value.to_json();
+        if let (Some(namespace), Some(metadata)) = (
+            &options.namespace,
+            document
+                .get_mut("metadata")
+                .and_then(serde_json::Value::as_object_mut),
+        ) {
+            metadata
+                .entry("namespace")
+                .or_insert_with(|| namespace.as_str().into());
+        }
+        let text = |pointer: &str| {
+            document
+                .pointer(pointer)
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default()
+        };
+        let namespace = match text("/metadata/namespace") {
+            "" => tidemill_crds::compile::DEFAULT_NAMESPACE,
+            namespace => namespace,
+        };
+        let report = manifest::lint(&document);
+        let (problems, warnings) = found;
+        let declared = Declared {
+            kind: text("/kind").parse().ok(),
+            namespace: namespace.to_owned(),
+            name: text("/metadata/name").to_owned(),
+            file: file.to_owned(),
+            place: root.place,
+            plan: report.plan.filter(|_| problems.is_empty()),
+            bindings: Vec::new(),
+            root,
+        };
+        let shown = declared.shown();
+        // What YAML has eaten isn't judged a second time.
+        let eaten: BTreeSet<Place> = problems.iter().map(|problem| problem.place).collect();
+        let errors = report
+            .errors
+            .iter()
+            .map(|problem| declared.finding(Severity::Error, problem));
+        let errors = errors.filter(|finding| !eaten.contains(&finding.place));
+        self.findings.extend(errors);
+        self.findings.extend(
+            report
+                .warnings
+                .iter()
+                .map(|problem| declared.finding(Severity::Warning, problem)),
+        );
+        self.findings.extend(
+            problems
+                .into_iter()
+                .map(|problem| Finding::of_yaml(file, Some(&shown), problem)),
+        );
+        let warnings = warnings
+            .into_iter()
+            .map(|problem| Finding::of_yaml(file, Some(&shown), problem));
+        self.findings.extend(warnings.map(|finding| Finding {
+            severity: Severity::Warning,
+            ..finding
+        }));
+        self.resources.push(declared);
+    }
+
+    fn refuse_repeated(&mut self) {
+        let mut first: BTreeMap<_, (PathBuf, Place)> = BTreeMap::new();
+        for declared in &mut self.resources {
+            if declared.kind.is_none() || declared.name.is_empty() {
+                continue;
+            }
+            let here = (declared.file.clone(), declared.place);
+            let Some((file, place)) = first.get(&declared.identity()) else {
+                first.insert(declared.identity(), here);
+                continue;
+            };
+            declared.plan = None;
+            self.findings.push(Finding {
+                severity: Severity::Error,
+                file: declared.file.clone(),
+                place: declared.root.place_of(finding::steps(
+                    &FieldPath::root().field("metadata").field("name"),
+                )),
+                resource: Some(declared.shown()),
+                path: "metadata.name".to_owned(),
+                message: format!(
+                    "{} is declared in {}:{} too; remove one, or give it another name",
+                    declared.shown(),
+                    file.display(),
+                    place.line
+                ),
+            });
+        }
+    }
+
+    /// Finds the streams that definitions name, and streams that collide.
+    fn bind(&mut self, missing: Missing) {
+        let mut streams = Streams::new();
+        let mut broken: BTreeSet<StreamRef> = BTreeSet::new();
+        for declared in &self.resources {
+            match (&declared.plan, declared.kind) {
+                (Some(Plan::EventStream(plan)), _) => {
+                    streams.insert(plan.stream.clone(), (**plan).clone());
+                }
+                (None, Some(ResourceKind::EventStream)) => {
+                    broken.insert(StreamRef {
+                        namespace: declared.namespace.clone(),
+                        name: declared.name.clone(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        for conflict in together::conflicts(&streams) {
+            for declared in &mut self.resources {
+                if matches!(&declared.plan, Some(Plan::EventStream(plan)) if plan.stream == conflict.stream)
+                {
+                    declared.plan = None;
+                    self.findings
+                        .push(declared.finding(Severity::Error, &conflict.problem));
+                }
+            }
+        }
+        for declared in &mut self.resources {
+            let (bound, uses) = match &declared.plan {
+                Some(Plan::Projection(plan)) => (
+                    together::bind_projection(plan, &streams),
+                    plan.streams.clone(),
+                ),
+                Some(Plan::Saga(plan)) => {
+                    (together::bind_saga(plan, &streams), plan.streams.clone())
+                }
+                Some(Plan::EventStream(_)) | None => continue,
+            };
+            let problems = match bound {
+                Ok(bindings) => {
+                    declared.bindings = bindings;
+                    continue;
+                }
+                Err(problems) => problems,
+            };
+            let mut fatal = false;
+            for problem in problems {
+                let unknown = uses
+                    .iter()
+                    .find(|used| used.path == problem.path && !streams.contains_key(&used.stream));
+                let severity = match unknown {
+                    // Its own errors are said where it stands.
+                    Some(used) if broken.contains(&used.stream) => {
+                        fatal = true;
+                        continue;
+                    }
+                    Some(_) if missing == Missing::Warning => Severity::Warning,
+                    _ => Severity::Error,
+                };
+                fatal |= severity == Severity::Error;
+                self.findings.push(declared.finding(severity, &problem));
+            }
+            if fatal {
+                declared.plan = None;
+            }
+        }
+    }
+}
+
+/// Ours by its group, or by its kind with a group that is nearly ours or absent.
+fn claims_to_be_ours(root: &Node) -> bool {
+    let text = |key: &str| root.get(key).and_then(Node::as_text).unwrap_or_default();
+    let version = text("apiVersion");
+    let our_kind = text("kind").parse::<ResourceKind>().is_ok();
+    version.split('/').next() == Some(GROUP)
+        || (our_kind && (version.is_empty() || version.contains("tide")))
+}
+
+#[cfg(test)]
+mod tests;

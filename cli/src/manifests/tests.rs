@@ -1,0 +1,161 @@
+use super::*;
+use proptest::prelude::*;
+
+const SAGA: &str = include_str!("../../../k8s/examples/orders/manifests/order-fulfilment.yaml");
+const PROJECTION: &str =
+    include_str!("../../../k8s/examples/orders/manifests/customer-orders.yaml");
+const STREAM: &str = include_str!("../../../k8s/examples/orders/manifests/stream.yaml");
+
+fn load(texts: &[&str]) -> Manifests {
+    let options = Options {
+        namespace: None,
+        missing: Missing::Error,
+    };
+    let sources = texts.iter().enumerate().map(|(index, text)| Source {
+        file: PathBuf::from(format!("{index}.yaml")),
+        named: true,
+        text: Ok((*text).to_owned()),
+    });
+    Manifests::of(sources.collect(), &options)
+}
+
+fn shown(manifests: &Manifests) -> Vec<String> {
+    manifests.findings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn resources_are_bound_to_their_streams() {
+    let manifests = load(&[SAGA, PROJECTION, STREAM]);
+    assert_eq!(shown(&manifests), Vec::<String>::new());
+    let bound: Vec<_> = manifests
+        .resources
+        .iter()
+        .map(|declared| (declared.shown(), declared.bindings.len()))
+        .collect();
+    assert_eq!(
+        bound,
+        [
+            ("Saga default/order-fulfilment".to_owned(), 1),
+            ("Projection default/customer-orders".to_owned(), 1),
+            ("EventStream default/orders".to_owned(), 0),
+        ]
+    );
+}
+
+#[test]
+fn a_stream_with_an_error_is_the_only_thing_that_is_said_to_be_wrong() {
+    let broken = STREAM.replace("storage: File", "storage: Flie");
+    let manifests = load(&[PROJECTION, &broken]);
+    let found = shown(&manifests);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].starts_with("1.yaml:7:3: spec.storage: "),
+        "{found:?}"
+    );
+    assert!(
+        manifests
+            .resources
+            .iter()
+            .all(|declared| declared.plan.is_none())
+    );
+}
+
+#[test]
+fn a_namespace_is_given_to_those_that_name_none() {
+    let options = Options {
+        namespace: Some("shop".to_owned()),
+        missing: Missing::Error,
+    };
+    let own = STREAM.replace("name: orders", "name: orders\n  namespace: own");
+    let source = |text: &str| Source {
+        file: "a.yaml".into(),
+        named: true,
+        text: Ok(text.to_owned()),
+    };
+    let manifests = Manifests::of(vec![source(STREAM), source(&own)], &options);
+    let names: Vec<_> = manifests.resources.iter().map(Declared::shown).collect();
+    assert_eq!(names, ["EventStream shop/orders", "EventStream own/orders"]);
+}
+
+#[test]
+fn streams_that_collide_are_refused() {
+    let other = STREAM
+        .replace("name: orders", "name: others")
+        .replace("spec:", "spec:\n  prefix: default.orders.eu");
+    let manifests = load(&[STREAM, &other]);
+    assert_eq!(manifests.errors(), 1, "{:?}", shown(&manifests));
+    let valid = manifests
+        .resources
+        .iter()
+        .filter(|declared| declared.plan.is_some())
+        .count();
+    assert_eq!(valid, 1);
+}
+
+/// A manifest with pieces cut out, repeated, or replaced.
+fn mutilated() -> impl Strategy<Value = String> {
+    let texts = prop::sample::select(vec![SAGA, PROJECTION, STREAM]);
+    let pieces = prop::sample::select(vec![
+        "",
+        "=",
+        "\"",
+        "'",
+        ": ",
+        "- ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "null",
+        "0777",
+        "yes",
+        "1e309",
+        "-1",
+        "99999999999999999999",
+        "=steps.",
+        "=((((((((((",
+        "event.data.a[0].b",
+        "\n",
+        "  ",
+        "#",
+        "9999d",
+        "1ns",
+        "*",
+        ">",
+        ".",
+        "_tm.x",
+        "$JS.x",
+        "é\u{301}",
+        "\u{0}",
+        "true",
+    ]);
+    (
+        texts,
+        prop::collection::vec((any::<prop::sample::Index>(), 0..30_usize, pieces), 1..4),
+    )
+        .prop_map(|(text, edits)| {
+            let mut characters: Vec<char> = text.chars().collect();
+            for (at, length, piece) in edits {
+                let from = at.index(characters.len().max(1)).min(characters.len());
+                let to = (from + length).min(characters.len());
+                characters.splice(from..to, piece.chars());
+            }
+            characters.into_iter().collect()
+        })
+}
+
+proptest! {
+    // PROPTEST_CASES sets the number; CI runs 100,000.
+    #[test]
+    fn no_manifest_panics_and_what_is_refused_is_said(text in mutilated()) {
+        let manifests = load(&[STREAM, &text]);
+        let lines = text.lines().count() + 2;
+        for finding in &manifests.findings {
+            prop_assert!(finding.place.line <= lines, "{finding}");
+            prop_assert!(!finding.message.is_empty());
+        }
+        if manifests.resources.iter().any(|declared| declared.plan.is_none()) {
+            prop_assert!(manifests.errors() > 0, "{text}");
+        }
+    }
+}

@@ -1,0 +1,704 @@
+//! From the text of a file to documents.
+
+use super::scalar::{Plain, Reading, read_plain};
+use super::tree::{Entry, Node, Place, Value};
+use super::{DEPTH_MAX, DOCUMENTS_MAX, Document, FILE_BYTES_MAX, NODES_MAX, PROBLEMS_MAX, Problem};
+use granit_parser::{
+    Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, StructureStyle, Tag,
+};
+use std::collections::HashMap;
+
+/// Reads all documents of a file. Empty documents are left out. Never fails as a whole: what can't be read is a problem of its document.
+pub(crate) fn read(text: &str) -> Vec<Document> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.len() > FILE_BYTES_MAX {
+        return vec![broken(
+            Place { line: 1, column: 1 },
+            format!(
+                "the file has {} bytes, at most {FILE_BYTES_MAX} are read; split it",
+                text.len()
+            ),
+        )];
+    }
+    if let Some(problem) = forbidden_character(text).or_else(|| separator_with_content(text)) {
+        return vec![Document {
+            problems: vec![problem],
+            ..Document::default()
+        }];
+    }
+    let mut reader = Reader::new(text);
+    while reader.step() {}
+    reader.documents
+}
+
+fn broken(place: Place, message: String) -> Document {
+    let problem = Problem {
+        place,
+        path: String::new(),
+        message,
+    };
+    Document {
+        problems: vec![problem],
+        ..Document::default()
+    }
+}
+
+/// What YAML 1.1 counts as not printable; kubectl refuses the whole file for it.
+fn forbidden_character(text: &str) -> Option<Problem> {
+    let allowed = |c: char| {
+        matches!(c, '\t' | '\n' | '\r' | '\u{85}' | '\u{20}'..='\u{7e}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..)
+            && c != '\u{feff}'
+    };
+    let (at, character) = text.char_indices().find(|(_, c)| !allowed(*c))?;
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
+    let code = u32::from(character);
+    Some(Problem {
+        place: Place { line, column },
+        path: String::new(),
+        message: format!(
+            "character U+{code:04X} may not stand in YAML; write it as an escape in double quotes, or remove it"
+        ),
+    })
+}
+
+/// kubectl cuts a file into documents by lines, before it reads any YAML.
+fn separator_with_content(text: &str) -> Option<Problem> {
+    let with_content = |line: &str| {
+        let rest = line.strip_prefix("---").map(str::trim);
+        rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('#'))
+    };
+    let line = text.lines().position(with_content)? + 1;
+    Some(Problem {
+        place: Place { line, column: 1 },
+        path: String::new(),
+        message: "a line that begins with `---` parts documents and may hold nothing else; put the rest into the next line".to_owned(),
+    })
+}
+
+/// A value with what limits need to know about it.
+struct Sized {
+    node: Node,
+    /// Values in it, itself included, aliases in full.
+    nodes: usize,
+    /// Levels of nesting, itself included.
+    height: usize,
+}
+
+impl Sized {
+    fn scalar(place: Place, value: Value) -> Self {
+        Sized {
+            node: Node { place, value },
+            nodes: 1,
+            height: 1,
+        }
+    }
+}
+
+/// A collection that is being read.
+struct Frame {
+    place: Place,
+    anchor: usize,
+    style: StructureStyle,
+    nodes: usize,
+    height: usize,
+    content: Content,
+}
+
+enum Content {
+    List(Vec<Node>),
+    Map {
+        entries: Vec<Entry>,
+        lines: HashMap<String, usize>,
+        key: Option<(String, Place)>,
+    },
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    lines: Vec<&'t str>,
+    parser: Parser<'t, StrInput<'t>>,
+    documents: Vec<Document>,
+    current: Document,
+    frames: Vec<Frame>,
+    anchors: HashMap<usize, Sized>,
+    nodes: usize,
+    /// Whether a document was begun.
+    begun: bool,
+}
+
+impl<'t> Reader<'t> {
+    fn new(text: &'t str) -> Self {
+        let options = granit_parser::options! {
+            emit_comments: false,
+            emit_anchor_events: true,
+            disallow_directives: true,
+            flow_nesting_limit: DEPTH_MAX,
+            block_nesting_limit: DEPTH_MAX,
+        };
+        Reader {
+            text,
+            lines: text.lines().collect(),
+            parser: Parser::new_from_str_with_options(text, options),
+            documents: Vec::new(),
+            current: Document::default(),
+            frames: Vec::new(),
+            anchors: HashMap::new(),
+            nodes: 0,
+            begun: false,
+        }
+    }
+
+    /// Handles one event; false at the end.
+    fn step(&mut self) -> bool {
+        let (event, span) = match self.parser.next_event() {
+            None => return false,
+            Some(Ok(event)) => event,
+            Some(Err(error)) => return self.syntax_error(&error),
+        };
+        let place = place(&span.start);
+        let tag_place = span.tag_start().map_or(place, |start| self::place(&start));
+        match event {
+            Event::DocumentStart(explicit, _) => {
+                if self.begun && !explicit {
+                    let message =
+                        "kubectl reads nothing after `...` unless a line `---` comes first; add it"
+                            .to_owned();
+                    self.problem(place, message);
+                }
+                self.begun = true;
+            }
+            Event::DocumentEnd => {
+                self.end_document();
+                return true;
+            }
+            Event::StreamEnd => {
+                self.end_document();
+                return false;
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let forced = tag.as_deref().is_some_and(is_text_tag);
+                self.refuse_tag(tag_place, tag.as_deref().filter(|_| !forced), "str");
+                self.refuse_what_only_1_2_has(&text, style, &span);
+                let plain = style == ScalarStyle::Plain && tag.is_none();
+                self.scalar(place, &text, plain, anchor);
+            }
+            Event::SequenceStart(style, anchor, tag) => {
+                self.refuse_tag(tag_place, tag.as_deref(), "seq");
+                self.refuse_tab_before(place);
+                self.begin(place, anchor, style, Content::List(Vec::new()));
+            }
+            Event::MappingStart(style, anchor, tag) => {
+                self.refuse_tag(tag_place, tag.as_deref(), "map");
+                self.refuse_tab_before(place);
+                let content = Content::Map {
+                    entries: Vec::new(),
+                    lines: HashMap::new(),
+                    key: None,
+                };
+                self.begin(place, anchor, style, content);
+            }
+            Event::Anchor(_, name) => self.check_anchor_name(place, &name),
+            Event::SequenceEnd | Event::MappingEnd => self.end_collection(),
+            Event::Alias(anchor) => {
+                self.check_anchor_name(
+                    place,
+                    span.slice(self.text)
+                        .and_then(|text| text.strip_prefix('*'))
+                        .unwrap_or("x"),
+                );
+                self.alias(place, anchor);
+            }
+            _ => {}
+        }
+        self.within_limits(place)
+    }
+
+    fn within_limits(&mut self, place: Place) -> bool {
+        let message = if self.nodes > NODES_MAX {
+            format!(
+                "the file has more than {NODES_MAX} values, aliases counted as often as they are used; split it"
+            )
+        } else if self.current.problems.len() > PROBLEMS_MAX {
+            "too many problems; the rest was not read".to_owned()
+        } else if self.documents.len() >= DOCUMENTS_MAX {
+            format!("the file has more than {DOCUMENTS_MAX} documents; split it")
+        } else {
+            return true;
+        };
+        self.frames.clear();
+        self.problem(place, message);
+        self.current.root = None;
+        self.end_document();
+        false
+    }
+
+    fn end_document(&mut self) {
+        self.frames.clear();
+        self.anchors.clear();
+        let document = std::mem::take(&mut self.current);
+        let content = document
+            .root
+            .as_ref()
+            .is_some_and(|root| root.value != Value::Null);
+        if content || !document.problems.is_empty() {
+            self.documents.push(document);
+        }
+    }
+
+    fn syntax_error(&mut self, error: &ScanError) -> bool {
+        let place = place(error.marker());
+        let line = self
+            .lines
+            .get(place.line.saturating_sub(1))
+            .copied()
+            .unwrap_or_default();
+        let message = format!("this is not YAML: {}{}", error.info(), quoting_hint(line));
+        self.problem(place, message);
+        self.current.root = None;
+        self.end_document();
+        // What stands behind the next `---` can be read all the same.
+        self.documents.len() < DOCUMENTS_MAX
+            && matches!(self.parser.proceed_next_document(), Ok(true))
+    }
+
+    fn begin(&mut self, place: Place, anchor: usize, style: StructureStyle, content: Content) {
+        self.nodes += 1;
+        self.frames.push(Frame {
+            place,
+            anchor,
+            style,
+            nodes: 1,
+            height: 1,
+            content,
+        });
+    }
+
+    fn end_collection(&mut self) {
+        let Some(Frame {
+            place,
+            anchor,
+            nodes,
+            height,
+            content,
+            ..
+        }) = self.frames.pop()
+        else {
+            return;
+        };
+        if self.wants_key() {
+            self.problem(
+                place,
+                "a key must be a text, not a list or a map".to_owned(),
+            );
+            return self.set_key(place, String::new());
+        }
+        let value = match content {
+            Content::List(items) => Value::List(items),
+            Content::Map { entries, .. } => Value::Map(entries),
+        };
+        self.put(
+            Sized {
+                node: Node { place, value },
+                nodes,
+                height,
+            },
+            anchor,
+        );
+    }
+
+    fn scalar(&mut self, place: Place, text: &str, plain: bool, anchor: usize) {
+        self.nodes += 1;
+        if self.wants_key() {
+            if plain {
+                self.check_plain_key(place, text);
+            }
+            if anchor != 0 {
+                self.problem(
+                    place,
+                    "an anchor on a key is not read alike everywhere; remove it".to_owned(),
+                );
+            }
+            return self.set_key(place, text.to_owned());
+        }
+        let value = if plain {
+            self.plain_value(place, text)
+        } else {
+            Value::Text(text.to_owned())
+        };
+        self.put(Sized::scalar(place, value), anchor);
+    }
+
+    fn alias(&mut self, place: Place, anchor: usize) {
+        if self.wants_key() {
+            self.problem(
+                place,
+                "an alias can't be a key; write the key out".to_owned(),
+            );
+            return self.set_key(place, String::new());
+        }
+        let Some(Sized {
+            node,
+            nodes,
+            height,
+        }) = self.anchors.get(&anchor)
+        else {
+            self.problem(
+                place,
+                "the alias stands within what it refers to; write the value out".to_owned(),
+            );
+            return self.put(Sized::scalar(place, Value::Null), 0);
+        };
+        // The limits are looked at before anything is copied: aliases of aliases grow exponentially.
+        self.nodes = self.nodes.saturating_add(*nodes);
+        if self.nodes > NODES_MAX {
+            return;
+        }
+        if self.frames.len() + height > DEPTH_MAX {
+            let message = format!(
+                "with what the alias stands for, values are nested deeper than {DEPTH_MAX}"
+            );
+            self.problem(place, message);
+            return self.put(Sized::scalar(place, Value::Null), 0);
+        }
+        let copy = Sized {
+            node: Node {
+                place,
+                value: node.value.clone(),
+            },
+            nodes: *nodes,
+            height: *height,
+        };
+        self.put(copy, 0);
+    }
+
+    /// Puts a complete value where it belongs.
+    fn put(&mut self, sized: Sized, anchor: usize) {
+        let Sized {
+            node,
+            nodes,
+            height,
+        } = sized;
+        if anchor != 0 {
+            self.anchors.insert(
+                anchor,
+                Sized {
+                    node: node.clone(),
+                    nodes,
+                    height,
+                },
+            );
+        }
+        let Some(frame) = self.frames.last_mut() else {
+            self.current.root = Some(node);
+            return;
+        };
+        frame.nodes = frame.nodes.saturating_add(nodes);
+        frame.height = frame.height.max(height + 1);
+        match &mut frame.content {
+            Content::List(items) => items.push(node),
+            Content::Map { entries, key, .. } => {
+                let (key, place) = key.take().unwrap_or_default();
+                entries.push(Entry {
+                    key,
+                    place,
+                    value: node,
+                });
+            }
+        }
+    }
+
+    fn wants_key(&self) -> bool {
+        matches!(
+            self.frames.last(),
+            Some(Frame {
+                content: Content::Map { key: None, .. },
+                ..
+            })
+        )
+    }
+
+    fn set_key(&mut self, place: Place, name: String) {
+        let Some(Frame {
+            content: Content::Map { lines, key, .. },
+            ..
+        }) = self.frames.last_mut()
+        else {
+            return;
+        };
+        let first = lines.get(&name).copied();
+        lines.entry(name.clone()).or_insert(place.line);
+        *key = Some((name.clone(), place));
+        // An empty key stands for one that could not be read, which has been said.
+        if let Some(line) = first.filter(|_| !name.is_empty()) {
+            self.problem(
+                place,
+                format!("the key `{name}` is there already, in line {line}; remove one of them"),
+            );
+        }
+    }
+
+    fn check_plain_key(&mut self, place: Place, text: &str) {
+        let shown = shorten(text);
+        let message = match read_plain(text) {
+            Plain::Agreed(Reading::Text) => return,
+            // Keys of JSON are texts, and these come out as they were written.
+            Plain::Agreed(Reading::Bool(value)) if value.to_string() == text => return,
+            Plain::Agreed(Reading::Int(value)) if value.to_string() == text && i64::try_from(value).is_ok() => return,
+            Plain::Disputed { .. } if text == "<<" => {
+                "`<<` merges maps in YAML 1.1 and is an ordinary key in YAML 1.2; write the fields out".to_owned()
+            }
+            Plain::Disputed { kubectl, other, whose } => {
+                let (kubectl, other) = (kubectl.describe(&shown), other.describe(&shown));
+                format!("the unquoted key `{shown}` is {kubectl} to kubectl and {other} to {whose}; write \"{shown}\"")
+            }
+            Plain::Agreed(reading) => {
+                let reading = reading.describe(&shown);
+                format!("the unquoted key `{shown}` is read as {reading}, which is no text; write \"{shown}\"")
+            }
+        };
+        self.problem_at_key(place, text, message);
+    }
+
+    fn plain_value(&mut self, place: Place, text: &str) -> Value {
+        let shown = shorten(text);
+        let reading = match read_plain(text) {
+            Plain::Agreed(reading) => reading,
+            Plain::Disputed {
+                kubectl,
+                other,
+                whose,
+            } => {
+                let (one, two) = (kubectl.describe(&shown), other.describe(&shown));
+                let cure = cure(&shown, &kubectl, &other);
+                self.problem(
+                    place,
+                    format!("unquoted `{shown}` is {one} to kubectl and {two} to {whose}; {cure}"),
+                );
+                kubectl
+            }
+        };
+        if let Reading::Float(value) = reading
+            && let Some(kept) = rounded(text, value)
+        {
+            let path = self.path();
+            let message =
+                format!("the number {shown} is kept as {kept}; quote it if every digit matters");
+            self.current.warnings.push(Problem {
+                place,
+                path,
+                message,
+            });
+        }
+        Value::from_reading(&reading, text).unwrap_or_else(|| {
+            self.problem(place, format!("`{shown}` is a number that JSON has not; write \"{shown}\" if the text is meant"));
+            Value::Null
+        })
+    }
+
+    fn refuse_tag(&mut self, place: Place, tag: Option<&Tag>, natural: &str) {
+        if let Some(tag) = tag.filter(|tag| tag.core_suffix() != Some(natural)) {
+            let shown = shorten(&tag.original());
+            self.problem(
+                place,
+                format!(
+                    "YAML takes `{shown}` for a tag, not for text; put the whole value in quotes"
+                ),
+            );
+        }
+    }
+
+    /// Syntax that YAML 1.2 allows and kubectl's reader refuses or understands otherwise; found by comparing both on random files.
+    fn refuse_what_only_1_2_has(&mut self, text: &str, style: ScalarStyle, span: &Span) {
+        let place = place(&span.start);
+        if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) {
+            // From the line of the `|` to the last one of the text.
+            for line in span.start.line().saturating_sub(1).max(1)..span.end.line() {
+                self.refuse_tab_before(Place {
+                    line,
+                    column: usize::MAX,
+                });
+            }
+        } else {
+            self.refuse_tab_before(place);
+        }
+        let flow = self
+            .frames
+            .last()
+            .is_some_and(|frame| frame.style == StructureStyle::Flow);
+        let message = if style == ScalarStyle::DoubleQuoted
+            && span.slice(self.text).is_some_and(escapes_a_slash)
+        {
+            "YAML 1.1 has no escape `\\/`; write `/`"
+        } else if self.wants_key() && span.end.line() > span.start.line() {
+            "a key must stand in one line"
+        } else if flow && style == ScalarStyle::Plain && span.is_empty() {
+            "a value is missing here; write null if that is meant"
+        } else if flow
+            && style == ScalarStyle::Plain
+            && (text.starts_with(':') || text.contains(" :") || text.contains(":#"))
+        {
+            "unquoted text in braces or brackets may not begin with `:` nor hold ` :` or `:#`; put it in quotes"
+        } else if flow && style == ScalarStyle::Plain && text.ends_with(" ?") {
+            "unquoted text in braces or brackets may not hold ` ?` before a comma; put it in quotes"
+        } else {
+            return;
+        };
+        self.problem(place, message.to_owned());
+    }
+
+    fn refuse_tab_before(&mut self, place: Place) {
+        let line = self
+            .lines
+            .get(place.line.saturating_sub(1))
+            .copied()
+            .unwrap_or_default();
+        let before = line.chars().take(place.column.saturating_sub(1));
+        let mut indentation = before.take_while(|c| matches!(c, ' ' | '\t' | '-' | '?' | ':'));
+        if let Some(column) = indentation.position(|c| c == '\t') {
+            let place = Place {
+                line: place.line,
+                column: column + 1,
+            };
+            self.problem(
+                place,
+                "a tab may not indent anything in YAML; use spaces".to_owned(),
+            );
+        }
+    }
+
+    fn check_anchor_name(&mut self, place: Place, name: &str) {
+        if !name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        {
+            let name = shorten(name);
+            self.problem(place, format!("the anchor `{name}` is not read alike everywhere; use letters, digits, `_` and `-`"));
+        }
+    }
+
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for frame in &self.frames {
+            match &frame.content {
+                Content::List(items) => path.push_str(&format!("[{}]", items.len())),
+                Content::Map { key, .. } => {
+                    if let Some((key, _)) = key {
+                        if !path.is_empty() {
+                            path.push('.');
+                        }
+                        path.push_str(key);
+                    }
+                }
+            }
+        }
+        path
+    }
+
+    fn problem(&mut self, place: Place, message: String) {
+        let path = self.path();
+        self.current.problems.push(Problem {
+            place,
+            path,
+            message,
+        });
+    }
+
+    fn problem_at_key(&mut self, place: Place, key: &str, message: String) {
+        let mut path = self.path();
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(key);
+        self.current.problems.push(Problem {
+            place,
+            path,
+            message,
+        });
+    }
+}
+
+fn place(marker: &Marker) -> Place {
+    Place {
+        line: marker.line(),
+        column: marker.col() + 1,
+    }
+}
+
+fn escapes_a_slash(quoted: &str) -> bool {
+    let mut escaped = false;
+    quoted.chars().any(|c| {
+        let found = escaped && c == '/';
+        escaped = !escaped && c == '\\';
+        found
+    })
+}
+
+/// `!!str` and the lone `!` both say: text.
+fn is_text_tag(tag: &Tag) -> bool {
+    tag.core_suffix() == Some("str") || tag.original() == "!"
+}
+
+fn shorten(text: &str) -> String {
+    const SHOWN_MAX: usize = 60;
+    if text.chars().count() <= SHOWN_MAX {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(SHOWN_MAX).collect();
+    short.push('…');
+    short
+}
+
+fn cure(text: &str, kubectl: &Reading, other: &Reading) -> String {
+    let mut forms = Vec::new();
+    for reading in [kubectl, other] {
+        let form = match reading {
+            Reading::Bool(value) => value.to_string(),
+            Reading::Int(value) => value.to_string(),
+            Reading::Float(value) => value.to_string(),
+            Reading::Null | Reading::Special | Reading::Text => continue,
+        };
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+    }
+    match forms.as_slice() {
+        [] => format!("write \"{text}\""),
+        forms => format!("write {}, or \"{text}\" for the text", forms.join(" or ")),
+    }
+}
+
+/// What a number becomes as a double, if that has other digits.
+fn rounded(text: &str, value: f64) -> Option<String> {
+    let significant = |text: &str| -> String {
+        let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+        let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+        digits
+            .trim_start_matches('0')
+            .trim_end_matches('0')
+            .to_owned()
+    };
+    let other = value.is_finite() && significant(text) != significant(&format!("{value:e}"));
+    other.then(|| format!("{value}"))
+}
+
+/// Expressions often hold what YAML has a use for; a person who wrote one without quotes is told.
+fn quoting_hint(line: &str) -> &'static str {
+    let value = line.split_once(": ").map_or("", |(_, value)| value.trim());
+    let begins = value.starts_with(['!', '&', '*', '@', '`', '%', '"', '\'', '[', '{', '|', '>']);
+    if begins || value.contains(": ") || value.contains(" #") || value.ends_with(':') {
+        "; if this line holds an expression or text with one of : # ! & * \" ' { [ in it, put the whole of it in quotes"
+    } else {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests;
