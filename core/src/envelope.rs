@@ -9,6 +9,7 @@ mod encode;
 
 pub use decode::{DecodeError, Decoder, RawMessage, subject_parts};
 pub use encode::Encoded;
+pub(crate) use encode::percent_encode;
 
 use crate::expression::{Bound, Fields};
 use crate::json::{Object, Value};

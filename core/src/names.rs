@@ -168,7 +168,7 @@ pub struct Run([u8; 16]);
 
 impl Run {
     /// A run of these bits.
-    pub fn new(bits: [u8; 16]) -> Self {
+    pub const fn new(bits: [u8; 16]) -> Self {
         Run(bits)
     }
 
@@ -180,13 +180,34 @@ impl Run {
 
     /// 20 base32 characters of HMAC-SHA256(run; step, side, attempt): proves that a reply answers a request of
     /// this run. Never show it in a status, log line or output.
-    pub fn reply_token(&self, step: &str, side: Side, attempt: u32) -> String {
-        // HMAC accepts keys of any length, so this arm cannot be taken; an empty token matches nothing.
+    pub fn reply_token(&self, step: &str, side: Side, attempt: u32) -> ReplyToken {
+        // HMAC accepts keys of any length, so this arm cannot be taken; an empty token is in no subject.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
-            return String::new();
+            return ReplyToken(String::new());
         };
         mac.update(format!("{step}.{side}.{attempt}").as_bytes());
-        base32(&mac.finalize().into_bytes(), 20)
+        ReplyToken(base32(&mac.finalize().into_bytes(), REPLY_TOKEN_CHARS))
+    }
+}
+
+/// Characters of a reply token.
+const REPLY_TOKEN_CHARS: usize = 20;
+
+/// The last token of a reply's subject. A secret between the log, its owner and the participant that was asked: only
+/// the subject itself shows it, `Debug` doesn't.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ReplyToken(String);
+
+impl ReplyToken {
+    /// A token as somebody sent it.
+    pub fn new(text: &str) -> Self {
+        ReplyToken(text.to_owned())
+    }
+}
+
+impl fmt::Debug for ReplyToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReplyToken(…)")
     }
 }
 
@@ -218,8 +239,12 @@ impl From<Run> for String {
 }
 
 /// Id of a step's command, the same over all its attempts: `<ns>/<saga>/<instance>/<run8>/<step>`, and
-/// `…/<step>/compensate` for its compensation.
+/// `…/<step>/compensate` for its compensation. The instance stands there as its token: an id with a line break or a
+/// letter outside ASCII is no header value.
 pub fn command_id(saga: &ResourceId, instance: &str, run8: &str, step: &str, side: Side) -> String {
+    // An id that is too long for a token is in no log, so it has no commands; its hash keeps this total.
+    let instance =
+        encode_token(instance).unwrap_or_else(|_| hex(&Sha256::digest(instance.as_bytes()), 32));
     let action = format!("{}/{}/{instance}/{run8}/{step}", saga.namespace, saga.name);
     match side {
         Side::Action => action,

@@ -58,7 +58,7 @@ impl Event {
 }
 
 /// Percent-encoding of the HTTP binding: space, `"`, `%` and everything outside printable ASCII.
-fn percent_encode(text: &str) -> String {
+pub(crate) fn percent_encode(text: &str) -> String {
     use std::fmt::Write as _;
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -47,7 +47,13 @@ impl Value {
     /// # Errors
     /// What is wrong and at which byte; never the content, which may be personal.
     pub fn parse(source: &[u8]) -> Result<Value, ParseError> {
-        parse::parse(source)
+        parse::parse(source, DEPTH_MAX)
+    }
+
+    /// Like [`Value::parse`] for a document of our own that holds one of somebody else's at most `levels` deep within:
+    /// whatever was read once can be read again from where it is kept.
+    pub(crate) fn parse_envelope(source: &[u8], levels: usize) -> Result<Value, ParseError> {
+        parse::parse(source, DEPTH_MAX + levels)
     }
 
     /// Compact JSON with sorted keys: equal values give equal bytes.

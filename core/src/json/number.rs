@@ -48,7 +48,7 @@ impl Number {
     /// A number from its JSON text. `None` if it is no JSON number or lies beyond the range of a double.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Number> {
-        match super::parse::parse(text.as_bytes()) {
+        match super::parse::parse(text.as_bytes(), 0) {
             // White space around a number is good JSON, but no part of a number.
             Ok(super::Value::Number(number)) if text.len() == text.trim_ascii().len() => {
                 Some(number)

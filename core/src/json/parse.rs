@@ -1,6 +1,6 @@
 //! A strict reader of RFC 8259.
 
-use super::{DEPTH_MAX, Number, Object, Value};
+use super::{Number, Object, Value};
 
 /// Why and where a document was refused. It never quotes the document, which may hold personal data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +57,7 @@ pub enum Reason {
 /// A double's largest magnitude has 309 digits, so a shorter text without an exponent is always finite.
 const FINITE_LEN: usize = 309;
 
-pub(super) fn parse(source: &[u8]) -> Result<Value, ParseError> {
+pub(super) fn parse(source: &[u8], levels: usize) -> Result<Value, ParseError> {
     let text = std::str::from_utf8(source).map_err(|error| ParseError {
         offset: error.valid_up_to(),
         reason: Reason::Encoding,
@@ -69,7 +69,7 @@ pub(super) fn parse(source: &[u8]) -> Result<Value, ParseError> {
         scratch: Vec::new(),
     };
     parser.space();
-    let value = parser.value(DEPTH_MAX)?;
+    let value = parser.value(levels)?;
     parser.space();
     if parser.at < source.len() {
         return Err(parser.error(Reason::Trailing));

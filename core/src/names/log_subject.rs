@@ -1,6 +1,8 @@
 //! Subjects of the input log: what kind of input a message is comes from here and never from its payload.
 
-use super::{ResourceId, TokenError, decode_token, encode_token, partition};
+use super::{
+    REPLY_TOKEN_CHARS, ReplyToken, ResourceId, TokenError, decode_token, encode_token, partition,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -42,8 +44,9 @@ pub enum TimerId {
     Backoff(String, Side, u32),
     /// The step as a whole has taken too long: `w-<step>-<a|c>-<first attempt of the series>`.
     Step(String, Side, u32),
-    /// The saga as a whole has taken too long: `z`.
-    Saga,
+    /// The saga as a whole has taken too long: `z-<decisions taken before>`. Each decision gives it more time, so a
+    /// timer from before one is stale.
+    Saga(u32),
 }
 
 impl fmt::Display for TimerId {
@@ -52,7 +55,7 @@ impl fmt::Display for TimerId {
             TimerId::Attempt(step, side, attempt) => write!(f, "o-{step}-{side}-{attempt}"),
             TimerId::Backoff(step, side, attempt) => write!(f, "b-{step}-{side}-{attempt}"),
             TimerId::Step(step, side, attempt) => write!(f, "w-{step}-{side}-{attempt}"),
-            TimerId::Saga => f.write_str("z"),
+            TimerId::Saga(decisions) => write!(f, "z-{decisions}"),
         }
     }
 }
@@ -60,8 +63,8 @@ impl fmt::Display for TimerId {
 impl TimerId {
     /// Reads what `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
-        if text == "z" {
-            return Some(TimerId::Saga);
+        if let Some(decisions) = text.strip_prefix("z-") {
+            return parse_number(decisions).map(TimerId::Saga);
         }
         let mut parts = text.split('-');
         let (kind, step, side, attempt) =
@@ -93,7 +96,7 @@ pub enum LogKind {
         /// Which attempt is answered.
         attempt: u32,
         /// Proof that the request was ours; see [`super::Run::reply_token`].
-        token: String,
+        token: ReplyToken,
     },
     /// `x.<step>.<a|c>.<attempt>`: what the worker saw itself of an attempt.
     Observed {
@@ -135,7 +138,7 @@ pub struct LogSubject {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{subject}` is not a subject of an input log")]
 pub struct LogSubjectError {
-    /// The subject, cut to 200 characters.
+    /// The subject, cut to 200 characters; what looks like a reply token is left out.
     pub subject: String,
 }
 
@@ -173,7 +176,7 @@ impl LogSubject {
     /// [`LogSubjectError`] for anything that [`LogSubject::to_subject`] doesn't write.
     pub fn parse(subject: &str, log_prefix: &str) -> Result<Self, LogSubjectError> {
         Self::parse_parts(subject, log_prefix).ok_or_else(|| LogSubjectError {
-            subject: subject.chars().take(200).collect(),
+            subject: without_reply_tokens(subject),
         })
     }
 
@@ -224,7 +227,7 @@ impl LogKind {
                     step: step.to_owned(),
                     side,
                     attempt,
-                    token: tokens.next()?.to_owned(),
+                    token: ReplyToken(tokens.next()?.to_owned()),
                 }
             }
             _ => return None,
@@ -254,9 +257,21 @@ impl fmt::Display for LogKind {
                 side,
                 attempt,
                 token,
-            } => write!(f, "r.{step}.{side}.{attempt}.{token}"),
+            } => write!(f, "r.{step}.{side}.{attempt}.{}", token.0),
         }
     }
+}
+
+fn without_reply_tokens(subject: &str) -> String {
+    let is_base32 = |byte: u8| matches!(byte, b'a'..=b'z' | b'2'..=b'7');
+    let shown = subject.split('.').map(|token| {
+        match token.len() == REPLY_TOKEN_CHARS && token.bytes().all(is_base32) {
+            true => "…",
+            false => token,
+        }
+    });
+    let shown: Vec<&str> = shown.collect();
+    shown.join(".").chars().take(200).collect()
 }
 
 /// A decimal number in its one spelling: no sign, no leading zero.

@@ -47,7 +47,10 @@ fn reply_tokens_and_command_ids_are_golden() {
     let run = Run::new([7; 16]);
     let side = Side::Action;
     assert_eq!(run.run8(), "d761d406");
-    assert_eq!(run.reply_token("reserve", side, 1), "6nvph3u7ey7l324ipsqw");
+    assert_eq!(
+        run.reply_token("reserve", side, 1),
+        ReplyToken::new("6nvph3u7ey7l324ipsqw")
+    );
     assert_eq!(
         command_id(&saga(), "o-1", &run.run8(), "reserve", side),
         "shop/order-fulfilment/o-1/d761d406/reserve"
@@ -63,6 +66,50 @@ fn a_run_is_not_shown() {
     assert!(!format!("{:?}", Run::new([0xab; 16])).contains("abab"));
 }
 
+#[test]
+fn a_reply_token_is_shown_by_its_subject_alone() {
+    let token = "6nvph3u7ey7l324ipsqw";
+    let kind = LogKind::Reply {
+        step: "reserve".to_owned(),
+        side: Side::Action,
+        attempt: 1,
+        token: ReplyToken::new(token),
+    };
+    assert!(kind.to_string().ends_with(token));
+    let subject = LogSubject::new("o-1", 64, kind).unwrap();
+    assert!(!format!("{subject:?}").contains(token));
+    let text = subject.to_subject(&saga(), SUBJECT_ROOT).unwrap();
+    for refused in [format!("{text}.more"), format!("other.{text}")] {
+        let error = LogSubject::parse(&refused, &saga().log_prefix(SUBJECT_ROOT)).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains(token), "{error}");
+        assert!(error.to_string().contains(".r.reserve.a.1.…"), "{error}");
+    }
+}
+
+/// Any text may be an instance's id, but not any text is a header of NATS or HTTP.
+#[test]
+fn command_ids_are_header_values() {
+    let id = command_id(
+        &saga(),
+        "a/b c\r\nX: é",
+        "d761d406",
+        "reserve",
+        Side::Action,
+    );
+    assert_eq!(
+        id,
+        "shop/order-fulfilment/a=2Fb=20c=0D=0AX=3A=20=C3=A9/d761d406/reserve"
+    );
+    let long = command_id(
+        &saga(),
+        &"x".repeat(201),
+        "d761d406",
+        "reserve",
+        Side::Action,
+    );
+    assert!(long.len() < 100, "{long}");
+}
+
 fn any_side() -> impl Strategy<Value = Side> {
     prop_oneof![Just(Side::Action), Just(Side::Compensation)]
 }
@@ -70,7 +117,7 @@ fn any_side() -> impl Strategy<Value = Side> {
 fn any_timer() -> impl Strategy<Value = TimerId> {
     let parts = || ("[a-z][A-Za-z0-9]{0,30}", any_side(), any::<u32>());
     prop_oneof![
-        Just(TimerId::Saga),
+        any::<u32>().prop_map(TimerId::Saga),
         parts().prop_map(|(step, side, n)| TimerId::Attempt(step, side, n)),
         parts().prop_map(|(step, side, n)| TimerId::Backoff(step, side, n)),
         parts().prop_map(|(step, side, n)| TimerId::Step(step, side, n)),
@@ -104,7 +151,7 @@ fn any_kind() -> impl Strategy<Value = LogKind> {
                 step,
                 side,
                 attempt,
-                token
+                token: ReplyToken::new(&token)
             }),
     ]
 }

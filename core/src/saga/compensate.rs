@@ -30,24 +30,42 @@ impl Instance {
         if self.has_active_action() {
             return false;
         }
-        if self.pivot_began(saga) {
-            let failed = self
-                .failure
-                .as_ref()
-                .and_then(|failure| failure.step.as_deref());
-            let index = failed.and_then(|name| saga.step_index(name)).unwrap_or(0);
-            let message = self
-                .failure
-                .as_ref()
-                .map(|failure| format!("{}: {}", failure.reason, failure.message));
-            self.park(
-                ParkedReason::FailedAfterPivot(index),
-                message.unwrap_or_default(),
-            );
+        if let Some(index) = self.open_unknown(saga) {
+            self.park_action(ParkedReason::UnknownOutcome(index), index);
             return false;
+        }
+        if self.pivot_began(saga) {
+            return self.fail_forward(saga);
         }
         self.phase = Phase::Backward;
         true
+    }
+
+    /// A failure with the pivot behind it: somebody must decide about the step that failed.
+    fn fail_forward(&mut self, saga: &CompiledSaga) -> bool {
+        let Some(failure) = &self.failure else {
+            return false;
+        };
+        let of = failure
+            .step
+            .as_deref()
+            .and_then(|name| saga.step_index(name));
+        let is_open = |index: &usize| {
+            let step = self.steps.get(*index);
+            step.is_some_and(|step| !step.action.progress.is_done())
+        };
+        match of.filter(is_open).or_else(|| self.failed_action()) {
+            Some(index) => {
+                let message = format!("{}: {}", failure.reason, failure.message);
+                self.park(ParkedReason::FailedAfterPivot(index), &message);
+                false
+            }
+            // The pivot happened after all, when something else had failed that doesn't stand in the way.
+            None => {
+                self.failure = None;
+                true
+            }
+        }
     }
 
     /// Begins the next compensation, or concludes when there is none left.
@@ -74,7 +92,7 @@ impl Instance {
         if let Some(index) = failed {
             self.park(
                 ParkedReason::CompensationFailed(index),
-                "the compensation failed".to_owned(),
+                "the compensation failed",
             );
             return false;
         }

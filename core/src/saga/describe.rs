@@ -135,7 +135,7 @@ impl Instance {
             Input::Timer(timer) => {
                 entry.what = "timer".to_owned();
                 match timer {
-                    TimerId::Saga => entry.detail = "the saga's timeout".to_owned(),
+                    TimerId::Saga(_) => entry.detail = "the saga's timeout".to_owned(),
                     TimerId::Attempt(step, side, attempt) => {
                         attempt_of(&mut entry, step, *side, *attempt);
                         entry.detail = "no answer in time".to_owned();
@@ -156,9 +156,10 @@ impl Instance {
             }
             Input::Decision { decision, asked } => {
                 entry.what = "decision".to_owned();
-                entry.detail = format!("{decision:?} {} {}", asked.by, asked.why)
+                let word = format!("{decision:?}").to_lowercase();
+                entry.detail = format!("{word} {} {}", asked.by, asked.why)
                     .trim()
-                    .to_lowercase();
+                    .to_owned();
             }
         }
         entry

@@ -5,10 +5,11 @@ use super::compiled::{CompiledAction, CompiledPublish, CompiledSaga};
 use super::state::{Instance, Outcome, Phase, Progress, PublishProgress};
 use super::variables::Variables;
 use crate::definition::{HttpMethod, StreamRef};
-use crate::envelope::Event;
+use crate::envelope::{Event, percent_encode};
 use crate::expression::{EvaluationError, Template, TemplateError};
 use crate::json::Value;
 use crate::names::{LogKind, Side, command_id, hex};
+use crate::timestamp::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -153,7 +154,10 @@ impl Instance {
                         self.command(saga, &step.name, Side::Action),
                     ));
                 }
-                headers.push(("Tidemill-Correlation-Id", self.correlation_id.clone()));
+                headers.push((
+                    "Tidemill-Correlation-Id",
+                    percent_encode(&self.correlation_id),
+                ));
                 headers.push(("traceparent", self.traceparent(&step.name, side, attempt)));
                 let token = self.run.reply_token(&step.name, side, attempt);
                 let reply = LogKind::Reply {
@@ -191,7 +195,7 @@ impl Instance {
                 }
                 sent.push((
                     "Tidemill-Correlation-Id".to_owned(),
-                    self.correlation_id.clone(),
+                    percent_encode(&self.correlation_id),
                 ));
                 sent.push((
                     "traceparent".to_owned(),
@@ -231,12 +235,15 @@ impl Instance {
             }
             CompiledAction::Publish(publish) => {
                 let effect = step_publish_id(&step.name, side);
+                let state = self.steps.get(index);
+                let at = state.map_or(self.at, |state| state.side(side).sent_at);
                 Ok(Effect::Publish(self.publish_effect(
                     saga,
                     &variables,
                     publish,
                     effect,
                     (step.name.clone(), side, attempt),
+                    at,
                 )?))
             }
         }
@@ -263,6 +270,7 @@ impl Instance {
             publish,
             effect,
             attempt,
+            self.concluded_at.unwrap_or(self.at),
         )?))
     }
 
@@ -273,6 +281,7 @@ impl Instance {
         publish: &CompiledPublish,
         effect: String,
         attempt: (String, Side, u32),
+        at: Timestamp,
     ) -> Result<PublishEffect, EffectError> {
         let entity = text(
             evaluate(variables, &publish.entity, "publish.entity")?,
@@ -293,10 +302,11 @@ impl Instance {
             source: saga.resource.source(),
             event_type: publish.definition.event_type.clone(),
             subject: Some(entity),
-            time: Some(self.at.to_string()),
+            // Not the present time: whoever publishes it, and whenever, publishes the same event.
+            time: Some(at.to_string()),
             extensions,
             data,
-            stored_at: self.at,
+            stored_at: at,
         };
         Ok(PublishEffect {
             effect,

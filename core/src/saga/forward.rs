@@ -40,6 +40,9 @@ fn patience(saga: &CompiledSaga, index: usize, side: Side) -> Option<Patience> {
 impl Instance {
     /// Begins every step that is ready. True if anything was begun or settled.
     pub(super) fn go_forward(&mut self, saga: &CompiledSaga, effects: &mut Vec<Effect>) -> bool {
+        if let Some(index) = self.failed_action() {
+            return self.ask_about(saga, index);
+        }
         let mut moved = false;
         for (index, step) in saga.steps.iter().enumerate() {
             let progress = |index: usize| self.steps.get(index).map(|step| step.action.progress);
@@ -79,6 +82,54 @@ impl Instance {
             return true;
         }
         moved
+    }
+
+    /// An action that failed for good, and there is no failure to turn back for: it failed beside one that is waiting
+    /// for, or has got, a person's decision.
+    fn ask_about(&mut self, saga: &CompiledSaga, index: usize) -> bool {
+        if self.has_active_action() {
+            return false;
+        }
+        let reason = if self.open_unknown(saga) == Some(index) {
+            ParkedReason::UnknownOutcome(index)
+        } else if self.pivot_began(saga) {
+            ParkedReason::FailedAfterPivot(index)
+        } else if matches!(
+            saga.action(index, Side::Action),
+            Some(CompiledAction::Publish(_))
+        ) {
+            ParkedReason::PublishRefused(index, Side::Action)
+        } else {
+            self.fail_step(saga, index, "Abandoned", "it failed before", 0);
+            return true;
+        };
+        self.park_action(reason, index);
+        false
+    }
+
+    pub(super) fn park_action(&mut self, reason: ParkedReason, index: usize) {
+        let error = self
+            .steps
+            .get(index)
+            .and_then(|step| step.action.error.clone());
+        self.park(reason, &error.unwrap_or_default());
+    }
+
+    /// The first action that failed for good.
+    pub(super) fn failed_action(&self) -> Option<usize> {
+        self.steps
+            .iter()
+            .position(|step| matches!(step.action.progress, Progress::Refused | Progress::GivenUp))
+    }
+
+    /// The first action that may have happened, of which a person is to say whether it did.
+    pub(super) fn open_unknown(&self, saga: &CompiledSaga) -> Option<usize> {
+        let steps = saga.definition.steps.iter().zip(&self.steps);
+        steps.enumerate().position(|(index, (definition, state))| {
+            let settled = matches!(state.action.progress, Progress::Refused | Progress::GivenUp);
+            let asks = definition.pivot || definition.on_unknown == OnUnknown::Park;
+            settled && asks && state.action.delivered && !self.happened.contains(&index)
+        })
     }
 
     /// Begins a series of attempts: the first one, or another after a decision to retry.
@@ -140,7 +191,6 @@ impl Instance {
         side: Side,
         attempt: u32,
         answer: &Answer,
-        effects: &mut Vec<Effect>,
     ) -> Note {
         let Some(progress) = self.steps.get(index).map(|step| step.side(side).progress) else {
             return Note::Ignored;
@@ -156,9 +206,7 @@ impl Instance {
                 Note::Refused
             }
             (true, Answer::Failed(failed)) => self.on_failed(saga, index, side, attempt, failed),
-            (false, Answer::Success(output)) => {
-                self.on_late_success(saga, index, side, output, effects)
-            }
+            (false, Answer::Success(output)) => self.on_late_success(saga, index, side, output),
             (false, Answer::Refused { .. } | Answer::Failed(_)) => {
                 self.late_replies += 1;
                 Note::Late
@@ -188,40 +236,41 @@ impl Instance {
         else {
             return Note::Ignored;
         };
+        let publishes = matches!(saga.action(index, side), Some(CompiledAction::Publish(_)));
         let seed = format!("{} {index} {side} {attempt}", self.run8);
         let now = self.at;
         let Some(work) = self.work_mut(index, side) else {
             return Note::Ignored;
         };
+        // Whenever it is heard of, an attempt that was delivered may have been done.
+        work.delivered |= failed.delivered;
         // A failure counts only for the current attempt, and once.
         if work.attempt != attempt || !matches!(work.progress, Progress::InFlight(_)) {
             self.late_replies += 1;
             return Note::Late;
         }
-        work.delivered |= failed.delivered;
         work.error = Some(format!("{}: {}", failed.reason, short(&failed.message)));
         if failed.counts {
-            work.failures += 1;
+            work.failures = work.failures.saturating_add(1);
         } else {
-            work.misses += 1;
+            work.misses = work.misses.saturating_add(1);
         }
         let exhausted = work.failures >= patience.retry.max_attempts;
         let give_up = exhausted || !failed.retryable || (side == Side::Action && turning_back);
         if !give_up {
             let backoff = patience
                 .retry
-                .backoff_ms(work.failures + work.misses, &seed);
+                .backoff_ms(work.failures.saturating_add(work.misses), &seed);
             work.progress = Progress::BackingOff(
                 now.plus_millis(backoff.max(failed.retry_after_ms.unwrap_or(0))),
             );
             return Note::Failed;
         }
         work.progress = Progress::GivenUp;
-        if failed.reason == "PublishRefused" {
-            self.park(
-                ParkedReason::PublishRefused(index, side),
-                failed.message.clone(),
-            );
+        if publishes && failed.reason == "PublishRefused" {
+            // Whoever says so has looked for the event: it is not there.
+            work.delivered = false;
+            self.park(ParkedReason::PublishRefused(index, side), &failed.message);
         } else {
             let reason = if exhausted {
                 "Exhausted"
@@ -247,47 +296,49 @@ impl Instance {
         index: usize,
         side: Side,
         output: &Value,
-        effects: &mut Vec<Effect>,
     ) -> Note {
-        let _ = (saga, effects);
+        let (phase, parked) = (self.phase, self.parked.as_ref());
+        let asked = parked.is_some_and(|parked| parked.reason.is_about(index, side));
         let Some(step) = self.steps.get_mut(index) else {
             return Note::Ignored;
         };
-        if !matches!(
+        let failed = matches!(
             step.side(side).progress,
             Progress::GivenUp | Progress::Refused
-        ) {
-            self.late_replies += 1;
-            return Note::Late;
-        }
-        let waiting = self.parked.as_ref().map(|parked| parked.reason);
-        if side == Side::Compensation {
-            step.compensation.progress = Progress::Done;
-            if waiting == Some(ParkedReason::CompensationFailed(index)) {
-                self.parked = None;
+        );
+        match (side, phase) {
+            (Side::Compensation, Phase::Backward) if failed => {
+                step.compensation.progress = Progress::Done;
             }
-            return Note::Success;
+            (Side::Action, Phase::Forward) if failed => {
+                self.settle_done(index, side, output);
+                // With the pivot behind it, what went well after all stands in nobody's way.
+                let failure = self.failure.as_ref();
+                let its_own = failure
+                    .and_then(|failure| failure.step.as_deref())
+                    .and_then(|name| saga.step_index(name))
+                    == Some(index);
+                if its_own && self.pivot_began(saga) {
+                    self.failure = None;
+                }
+            }
+            (Side::Action, Phase::Backward) if failed => {
+                if step.compensation.attempt == 0 {
+                    step.action.output = Some(output.clone());
+                }
+                step.action.delivered = true;
+                // It did happen after all, so it is taken back like the rest.
+                self.note_happened(index);
+            }
+            // Once the outcome is decided nothing changes any more: its events say what was known then.
+            _ => {}
         }
-        if waiting == Some(ParkedReason::UnknownOutcome(index))
-            || waiting == Some(ParkedReason::FailedAfterPivot(index))
-        {
+        if failed && asked {
             // The question that was put to a person is answered.
-            if waiting == Some(ParkedReason::FailedAfterPivot(index)) {
-                self.failure = None;
-            }
             self.parked = None;
-            self.settle_done(index, side, output);
             return Note::Success;
         }
         self.late_replies += 1;
-        if step.compensation.attempt == 0 {
-            step.action.output = Some(output.clone());
-        }
-        step.action.delivered = true;
-        if matches!(self.phase, Phase::Forward | Phase::Backward) {
-            // It did happen after all, so it is taken back like the rest.
-            self.note_happened(index);
-        }
         Note::Late
     }
 
@@ -322,7 +373,7 @@ impl Instance {
         if side == Side::Compensation {
             self.park(
                 ParkedReason::CompensationFailed(index),
-                format!("{reason}: {}", short(message)),
+                &format!("{reason}: {message}"),
             );
             return;
         }
@@ -348,7 +399,7 @@ impl Instance {
             if step.pivot || step.on_unknown == OnUnknown::Park {
                 self.park(
                     ParkedReason::UnknownOutcome(index),
-                    format!("{reason}: {}", short(message)),
+                    &format!("{reason}: {message}"),
                 );
                 return;
             }

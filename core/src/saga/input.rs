@@ -4,8 +4,8 @@ use super::outcome::{Answer, Failed, classify_http, classify_reply};
 use crate::control::Decision;
 use crate::definition::{Revision, StreamRef};
 use crate::envelope::{DecodeError, Event};
-use crate::json::Value;
-use crate::names::{LogKind, Run, Side, TimerId};
+use crate::json::{Object, Value};
+use crate::names::{LogKind, ReplyToken, Run, Side, TimerId};
 use crate::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub enum Input {
         /// Which attempt is answered.
         attempt: u32,
         /// To be compared with [`Run::reply_token`].
-        token: String,
+        token: ReplyToken,
         /// What it says; `None` if a stream answered in the participant's place.
         answer: Option<Answer>,
     },
@@ -85,37 +85,52 @@ pub struct SourcePosition {
     pub sequence: u64,
 }
 
-#[derive(Serialize, Deserialize)]
+/// Levels of our own around a document of somebody else's: `input.data` of `s`, `http.body` of `x`.
+const LEVELS_AROUND: usize = 2;
+
+/// All but the input, which serde's data model would cost its digits.
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StartedForm {
     run: Run,
     revision: Revision,
-    input: Value,
     stored_at: Timestamp,
     correlation_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     position: Option<SourcePosition>,
 }
 
 impl Started {
-    /// The payload of `s`.
+    /// The payload of `s`. Numbers of the input keep their digits.
     pub fn to_json(&self) -> Vec<u8> {
-        let form = StartedForm {
-            run: self.run,
-            revision: self.revision.clone(),
-            input: self.input.to_value(),
-            stored_at: self.input.stored_at,
-            correlation_id: self.correlation_id.clone(),
-            position: self.position.clone(),
-        };
-        // Strings, numbers and maps with string keys always serialise.
-        serde_json::to_vec(&form).unwrap_or_default()
+        let Started {
+            run,
+            revision,
+            input,
+            correlation_id,
+            position,
+        } = self;
+        let mut object: Object = [
+            ("run", Value::from(String::from(*run).as_str())),
+            ("revision", Value::from(revision.as_str())),
+            ("input", input.to_value()),
+            ("storedAt", Value::from(input.stored_at.millis())),
+            ("correlationId", Value::from(correlation_id.as_str())),
+        ]
+        .into_iter()
+        .collect();
+        if let Some(position) = position {
+            // Strings and whole numbers always serialise.
+            let position = serde_json::to_value(position).unwrap_or_default();
+            object.insert("position", Value::from(position));
+        }
+        Value::Object(object).to_json().into_bytes()
     }
 
     fn parse(payload: &[u8]) -> Result<Self, InputError> {
         // Read by our own parser first, so that numbers of the input keep their digits.
-        let mut value =
-            Value::parse(payload).map_err(|error| InputError::Payload(error.to_string()))?;
+        let mut value = Value::parse_envelope(payload, LEVELS_AROUND)
+            .map_err(|error| InputError::Payload(error.to_string()))?;
         let input = match &mut value {
             Value::Object(object) => object.insert("input", Value::Null).unwrap_or(Value::Null),
             _ => Value::Null,
@@ -197,10 +212,21 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 }
 
 impl Observed {
-    /// The payload of `x`.
+    /// The payload of `x`. Numbers of an HTTP body keep their digits.
     pub fn to_json(&self) -> Vec<u8> {
         // Strings, numbers and maps with string keys always serialise.
-        serde_json::to_vec(self).unwrap_or_default()
+        let mut value = Value::from(serde_json::to_value(self).unwrap_or_default());
+        if let (
+            Observed::Http {
+                body: Some(body), ..
+            },
+            Value::Object(object),
+        ) = (self, &mut value)
+            && let Some(Value::Object(http)) = object.get_mut("http")
+        {
+            http.insert("body", body.clone());
+        }
+        value.to_json().into_bytes()
     }
 
     /// What it means for the attempt.
@@ -327,8 +353,8 @@ pub fn decode_input(
             side,
             attempt,
         } => {
-            let value =
-                Value::parse(payload).map_err(|error| InputError::Payload(error.to_string()))?;
+            let value = Value::parse_envelope(payload, LEVELS_AROUND)
+                .map_err(|error| InputError::Payload(error.to_string()))?;
             let what = Observed::from_value(value)?;
             Ok(Input::Observed {
                 step,

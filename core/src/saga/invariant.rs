@@ -88,6 +88,12 @@ pub fn violations(saga: &CompiledSaga, instance: &Instance) -> Vec<Violation> {
             !completed || state.action.progress.is_done(),
             name(),
         );
+        let taking_back = matches!(instance.phase, Phase::Backward) || compensated;
+        check(
+            "what-may-have-happened-is-taken-back",
+            !(taking_back && state.action.delivered) || happened,
+            name(),
+        );
         let pivot_done = definition.pivot && state.action.progress == Progress::Done;
         let begun_back = instance
             .steps
@@ -122,6 +128,14 @@ pub fn violations(saga: &CompiledSaga, instance: &Instance) -> Vec<Violation> {
         "finished-waits-for-nothing",
         !finished || instance.parked.is_none(),
         "it is parked".to_owned(),
+    );
+    check(
+        "forward-goes-on",
+        instance.phase != Phase::Forward
+            || instance.failure.is_some()
+            || instance.parked.is_some()
+            || acting,
+        "nothing but the saga's timeout will move it".to_owned(),
     );
     let idle = !finished
         && instance.parked.is_none()

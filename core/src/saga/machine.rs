@@ -1,6 +1,6 @@
 //! `apply`: one input, one state, its effects.
 
-use super::compiled::CompiledSaga;
+use super::compiled::{CompiledAction, CompiledSaga};
 use super::effect::{Effect, outcome_publish_id, step_publish_id};
 use super::input::{Asked, Input, Observed, Published, Started};
 use super::outcome::{Answer, Failed};
@@ -9,7 +9,7 @@ use super::state::{
 };
 use crate::control::Decision;
 use crate::json::Value;
-use crate::names::{Side, TimerId};
+use crate::names::{ReplyToken, Side, TimerId};
 use crate::timestamp::Timestamp;
 
 /// What became of an input.
@@ -83,6 +83,8 @@ impl Instance {
             started_at: at,
             at,
             deadline: at.plus_millis(saga.definition.timeout_ms),
+            decisions: 0,
+            concluded_at: None,
             phase: Phase::Forward,
             failure: None,
             parked: None,
@@ -110,22 +112,14 @@ impl Instance {
                 attempt,
                 token,
                 answer,
-            } => self.on_reply(
-                saga,
-                step,
-                *side,
-                *attempt,
-                token,
-                answer.as_ref(),
-                &mut effects,
-            ),
+            } => self.on_reply(saga, step, *side, *attempt, token, answer.as_ref()),
             Input::Observed {
                 step,
                 side,
                 attempt,
                 what,
-            } => self.on_observed(saga, step, *side, *attempt, what, &mut effects),
-            Input::Published { effect, at } => self.on_published(saga, effect, at, &mut effects),
+            } => self.on_observed(saga, step, *side, *attempt, what),
+            Input::Published { effect, at } => self.on_published(saga, effect, at),
             Input::Timer(timer) => self.on_timer(saga, timer, &mut effects),
             Input::Cancel(asked) => self.on_cancel(saga, asked),
             Input::Decision { decision, .. } => self.on_decision(saga, *decision, &mut effects),
@@ -134,30 +128,25 @@ impl Instance {
         Applied { effects, note }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one input, used once"
-    )]
     fn on_reply(
         &mut self,
         saga: &CompiledSaga,
         step: &str,
         side: Side,
         attempt: u32,
-        token: &str,
+        token: &ReplyToken,
         answer: Option<&Answer>,
-        effects: &mut Vec<Effect>,
     ) -> Note {
         let expected = self.run.reply_token(step, side, attempt);
         let index = match saga.step_index(step) {
-            Some(index) if expected == token && self.was_made(index, side, attempt) => index,
+            Some(index) if expected == *token && self.was_made(index, side, attempt) => index,
             _ => {
                 self.forged_replies += 1;
                 return Note::Forged;
             }
         };
         match answer {
-            Some(answer) => self.on_answer(saga, index, side, attempt, answer, effects),
+            Some(answer) => self.on_answer(saga, index, side, attempt, answer),
             None => Note::StreamAnswered,
         }
     }
@@ -177,11 +166,10 @@ impl Instance {
         side: Side,
         attempt: u32,
         what: &Observed,
-        effects: &mut Vec<Effect>,
     ) -> Note {
         match saga.step_index(step) {
             Some(index) if self.was_made(index, side, attempt) => {
-                self.on_answer(saga, index, side, attempt, &what.answer(), effects)
+                self.on_answer(saga, index, side, attempt, &what.answer())
             }
             Some(_) => Note::Ignored,
             None => self.on_outcome_refused(step, what),
@@ -202,27 +190,22 @@ impl Instance {
         match self.publishes.get_mut(index) {
             Some(publish @ PublishProgress::Outstanding) => {
                 *publish = PublishProgress::Failed;
-                self.park(ParkedReason::PublishFailed(index), message.clone());
+                self.park(ParkedReason::PublishFailed(index), message);
                 Note::Failed
             }
             _ => Note::Ignored,
         }
     }
 
-    fn on_published(
-        &mut self,
-        saga: &CompiledSaga,
-        effect: &str,
-        at: &Published,
-        effects: &mut Vec<Effect>,
-    ) -> Note {
+    fn on_published(&mut self, saga: &CompiledSaga, effect: &str, at: &Published) -> Note {
         if let Phase::Concluding(outcome) = self.phase {
             let index = (0..self.publishes.len())
                 .find(|index| outcome_publish_id(outcome, *index) == effect);
             return match index.and_then(|index| self.publishes.get_mut(index)) {
                 Some(publish @ (PublishProgress::Outstanding | PublishProgress::Failed)) => {
                     // It is there, whatever was said before: a decision is no longer needed for this one.
-                    if *publish == PublishProgress::Failed {
+                    let about = index.map(ParkedReason::PublishFailed);
+                    if self.parked.as_ref().map(|parked| parked.reason) == about {
                         self.parked = None;
                     }
                     *publish = PublishProgress::Stored(at.clone());
@@ -237,7 +220,9 @@ impl Instance {
                     .steps
                     .get(index)
                     .map_or(0, |state| state.side(side).attempt);
-                if attempt > 0 && step_publish_id(&step.name, side) == effect {
+                let publishes =
+                    matches!(saga.action(index, side), Some(CompiledAction::Publish(_)));
+                if publishes && attempt > 0 && step_publish_id(&step.name, side) == effect {
                     let output = [
                         (
                             "sequence",
@@ -252,7 +237,6 @@ impl Instance {
                         side,
                         attempt,
                         &Answer::Success(output),
-                        effects,
                     ) {
                         Note::Success => Note::Stored,
                         note => note,
@@ -271,7 +255,8 @@ impl Instance {
     ) -> Note {
         let find = |name: &str| saga.step_index(name);
         match timer {
-            TimerId::Saga => self.on_saga_timeout(saga),
+            TimerId::Saga(decisions) if *decisions == self.decisions => self.on_saga_timeout(saga),
+            TimerId::Saga(_) => Note::Ignored,
             TimerId::Attempt(step, side, attempt) => match find(step) {
                 Some(index)
                     if self.is_current(index, *side, *attempt, |p| {
@@ -279,14 +264,7 @@ impl Instance {
                     }) =>
                 {
                     let failed = Failed::delivered("AttemptTimeout", "no answer in time");
-                    self.on_answer(
-                        saga,
-                        index,
-                        *side,
-                        *attempt,
-                        &Answer::Failed(failed),
-                        effects,
-                    );
+                    self.on_answer(saga, index, *side, *attempt, &Answer::Failed(failed));
                     Note::Applied
                 }
                 _ => Note::Ignored,
@@ -337,13 +315,13 @@ impl Instance {
         if self.phase != Phase::Forward || self.failure.is_some() || self.parked.is_some() {
             return Note::Ignored;
         }
-        let message = "the saga as a whole took too long".to_owned();
+        let message = "the saga as a whole took too long";
         if self.pivot_began(saga) {
             self.park(ParkedReason::TimeoutAfterPivot, message);
         } else {
             self.fail(Failure {
                 reason: "Timeout".to_owned(),
-                message,
+                message: message.to_owned(),
                 code: 0,
                 step: None,
             });
@@ -352,14 +330,21 @@ impl Instance {
     }
 
     fn on_cancel(&mut self, saga: &CompiledSaga, asked: &Asked) -> Note {
-        if self.phase != Phase::Forward || self.failure.is_some() {
+        if self.phase != Phase::Forward {
             return Note::Ignored;
         }
         if self.pivot_began(saga) {
             return Note::PivotPassed;
         }
-        // What was parked on the way forward is taken back like the rest.
-        self.parked = None;
+        if self.failure.is_some() {
+            return Note::Ignored;
+        }
+        // What was parked on the way forward is taken back like the rest; but whether an action happened is still a
+        // person's to say (`onUnknown: Park`), and nothing is taken back before.
+        let waits = self.parked.as_ref().map(|parked| parked.reason);
+        if !matches!(waits, Some(ParkedReason::UnknownOutcome(_))) {
+            self.parked = None;
+        }
         let why = super::outcome::short(&asked.why);
         self.fail(Failure {
             reason: "Cancelled".to_owned(),
@@ -380,6 +365,7 @@ impl Instance {
             return Note::Ignored;
         };
         // A decision gives the saga as much time as it had at its start.
+        self.decisions = self.decisions.saturating_add(1);
         self.deadline = self.at.plus_millis(saga.definition.timeout_ms);
         match (parked.reason, decision) {
             (
@@ -401,14 +387,26 @@ impl Instance {
                 self.failure = None;
                 self.set_progress(index, Side::Action, Progress::Skipped);
             }
-            (
-                ParkedReason::UnknownOutcome(index)
-                | ParkedReason::FailedAfterPivot(index)
-                | ParkedReason::PublishRefused(index, Side::Action),
-                Decision::Retry,
-            ) => {
-                self.failure = None;
+            // Another step's failure stands: if this one turns out to have happened, it is taken back with the rest.
+            (ParkedReason::UnknownOutcome(index), Decision::Retry) => {
                 self.begin_series(saga, index, Side::Action, effects);
+            }
+            (ParkedReason::PublishRefused(index, Side::Action), Decision::Retry) => {
+                // After another step's failure it would only be published to be taken back at once.
+                if self.failure.is_none() {
+                    self.begin_series(saga, index, Side::Action, effects);
+                }
+            }
+            (ParkedReason::FailedAfterPivot(index), Decision::Retry) => {
+                self.failure = None;
+                // A step that never began has its `when` to be tried again.
+                let began = self
+                    .steps
+                    .get(index)
+                    .is_some_and(|step| step.action.attempt > 0);
+                if began {
+                    self.begin_series(saga, index, Side::Action, effects);
+                }
             }
             (ParkedReason::TimeoutAfterPivot, _) => {}
             (ParkedReason::PublishFailed(index), decision) => {
@@ -424,8 +422,9 @@ impl Instance {
         Note::Applied
     }
 
-    pub(super) fn park(&mut self, reason: ParkedReason, message: String) {
-        // The first reason stays: it is the one that a decision is about.
+    pub(super) fn park(&mut self, reason: ParkedReason, message: &str) {
+        // The first reason stays: it is the one that a decision is about. Others are found again after it.
+        let message = super::outcome::short(message);
         self.parked.get_or_insert(Parked { reason, message });
     }
 
@@ -459,6 +458,7 @@ impl Instance {
         effects: &mut Vec<Effect>,
     ) {
         self.phase = Phase::Concluding(outcome);
+        self.concluded_at = Some(self.at);
         let publishes = match outcome {
             Outcome::Completed => saga.on_completed.len(),
             Outcome::Compensated => saga.on_compensated.len(),
@@ -481,7 +481,7 @@ impl Instance {
                 }
                 self.park(
                     ParkedReason::PublishFailed(index),
-                    format!("ExpressionError: {error}"),
+                    &format!("ExpressionError: {error}"),
                 );
             }
         }
@@ -496,7 +496,7 @@ impl Instance {
             // A second publish that failed while the first was waiting for its decision.
             self.park(
                 ParkedReason::PublishFailed(index),
-                "the event can't be published".to_owned(),
+                "the event can't be published",
             );
             return false;
         }
@@ -516,7 +516,7 @@ impl Instance {
             }
         };
         if self.phase == Phase::Forward && self.failure.is_none() && self.parked.is_none() {
-            consider(self.deadline, &|| TimerId::Saga);
+            consider(self.deadline, &|| TimerId::Saga(self.decisions));
         }
         for (step, state) in saga.definition.steps.iter().zip(&self.steps) {
             for side in [Side::Action, Side::Compensation] {

@@ -30,6 +30,10 @@ pub struct Instance {
     pub at: Timestamp,
     /// When the saga as a whole has taken too long.
     pub deadline: Timestamp,
+    /// Decisions that were taken about it. Each moves the deadline, and a timer of an earlier one is stale.
+    pub decisions: u32,
+    /// When its outcome was decided: the time of its outcome's events, whenever they are published.
+    pub concluded_at: Option<Timestamp>,
     /// Where it is on its way.
     pub phase: Phase,
     /// Why it turned back; absent while it goes forward.
@@ -121,6 +125,26 @@ impl ParkedReason {
             ParkedReason::TimeoutAfterPivot => "TimeoutAfterPivot",
             ParkedReason::PublishFailed(_) => "PublishFailed",
             ParkedReason::PublishRefused(..) => "PublishRefused",
+        }
+    }
+
+    /// Whether it is about what became of this side of this step.
+    pub(super) fn is_about(self, step: usize, side: Side) -> bool {
+        match (self, side) {
+            (ParkedReason::PublishRefused(index, about), _) => index == step && about == side,
+            (ParkedReason::CompensationFailed(index), Side::Compensation)
+            | (
+                ParkedReason::UnknownOutcome(index) | ParkedReason::FailedAfterPivot(index),
+                Side::Action,
+            ) => index == step,
+            (
+                ParkedReason::CompensationFailed(_)
+                | ParkedReason::UnknownOutcome(_)
+                | ParkedReason::FailedAfterPivot(_)
+                | ParkedReason::TimeoutAfterPivot
+                | ParkedReason::PublishFailed(_),
+                _,
+            ) => false,
         }
     }
 }

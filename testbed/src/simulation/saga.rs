@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use tidemill_core::envelope::Event;
 use tidemill_core::json::Value;
-use tidemill_core::names::{LogKind, Run, Side};
+use tidemill_core::names::{LogKind, ReplyToken, Run, Side};
 use tidemill_core::saga::{
     CompiledSaga, Effect, Input, Instance, Observed, Outcome, Phase, Started, decode_input,
     violations,
@@ -470,7 +470,7 @@ impl World {
             step,
             side,
             attempt,
-            token: "aaaaaaaaaaaaaaaaaaaa".to_owned(),
+            token: ReplyToken::new("aaaaaaaaaaaaaaaaaaaa"),
         };
         self.schedule(0, append(instance, kind, b"{\"forged\":true}".to_vec()));
     }
@@ -633,21 +633,11 @@ fn attempt_of(effect: &Effect) -> (String, Side, u32) {
 
 fn event(index: usize, random: &mut Random) -> Event {
     let total = i64::try_from(random.below(10_000)).unwrap_or(0);
-    Event {
-        id: format!("e-{index}"),
-        source: "/simulation".to_owned(),
-        event_type: "OrderPlaced".to_owned(),
-        subject: Some(format!("i-{index}")),
-        time: None,
-        extensions: BTreeMap::new(),
-        data: Value::Object(
-            [
-                ("total", Value::from(total)),
-                ("orderId", Value::from(format!("i-{index}").as_str())),
-            ]
-            .into_iter()
-            .collect(),
-        ),
-        stored_at: Timestamp::from_millis(0),
-    }
+    let id = format!("i-{index}");
+    let data = [
+        ("total", Value::from(total)),
+        ("orderId", Value::from(id.as_str())),
+    ];
+    let data = Value::Object(data.into_iter().collect());
+    super::shapes::event(&format!("e-{index}"), &id, data)
 }

@@ -6,10 +6,12 @@ use tidemill_core::definition::{
     Action, Compensation, HttpMethod, OnUnknown, PublishDefinition, Replies, SEMANTICS,
     SagaDefinition, StepDefinition, StreamRef,
 };
+use tidemill_core::envelope::Event;
 use tidemill_core::json::{Object, Value};
 use tidemill_core::names::{Kind, ResourceId};
 use tidemill_core::retry::Retry;
 use tidemill_core::saga::CompiledSaga;
+use tidemill_core::timestamp::Timestamp;
 
 /// Every shape, by name.
 ///
@@ -34,6 +36,13 @@ pub fn all() -> Vec<(&'static str, Arc<CompiledSaga>)> {
     let with = |mut steps: Vec<StepDefinition>, change: &dyn Fn(&mut Vec<StepDefinition>)| {
         change(&mut steps);
         steps
+    };
+    let wide = || {
+        vec![
+            step("left", &[]),
+            http("right", &[]),
+            step("close", &["left", "right"]),
+        ]
     };
     let shapes = vec![
         ("chain", chain()),
@@ -75,11 +84,57 @@ pub fn all() -> Vec<(&'static str, Arc<CompiledSaga>)> {
             "no-compensation",
             with(chain(), &|steps| steps[0].compensation = None),
         ),
+        (
+            "park-both",
+            with(wide(), &|steps| {
+                steps[0].on_unknown = OnUnknown::Park;
+                steps[1].on_unknown = OnUnknown::Park;
+            }),
+        ),
+        (
+            "wide-after-pivot",
+            with(diamond(), &|steps| {
+                steps[0].pivot = true;
+                steps[3].when = Some("has(steps.left.output.done)".to_owned());
+                for step in steps {
+                    step.compensation = None;
+                }
+            }),
+        ),
+        (
+            "pivot-beside",
+            with(wide(), &|steps| {
+                steps[1].pivot = true;
+                steps[1].compensation = None;
+                steps[2].compensation = None;
+            }),
+        ),
+        (
+            "publishing-beside",
+            with(wide(), &|steps| {
+                steps[1].action = Action::Publish(publish("Charged"));
+                steps[1].compensation = Some(compensation(Action::Publish(publish("Refunded"))));
+            }),
+        ),
     ];
     shapes
         .into_iter()
         .map(|(name, steps)| (name, compile(steps)))
         .collect()
+}
+
+/// An event that starts an instance.
+pub fn event(id: &str, entity: &str, data: Value) -> Event {
+    Event {
+        id: id.to_owned(),
+        source: "/simulation".to_owned(),
+        event_type: "OrderPlaced".to_owned(),
+        subject: Some(entity.to_owned()),
+        time: None,
+        extensions: BTreeMap::new(),
+        data,
+        stored_at: Timestamp::from_millis(0),
+    }
 }
 
 fn compile(steps: Vec<StepDefinition>) -> Arc<CompiledSaga> {

@@ -26,13 +26,11 @@ pub(crate) enum Appended {
 impl Engine {
     /// Appends an input and waits until it is stored.
     ///
-    /// Starts, timers and publishes are stored once per subject (expected last sequence 0). The others may be stored
-    /// twice if an acknowledgement is lost, which the machine takes as one.
+    /// A start is stored once (expected last sequence 0). Anything else may be stored twice, when two workers say the
+    /// same or an acknowledgement is lost, and the machine takes it as one. A timer or a publish that was stored before
+    /// its time (a log that was set back) means nothing to the fold, so it must be possible to store it again.
     pub(crate) async fn append(&self, instance: &str, kind: LogKind, payload: Vec<u8>) -> Appended {
-        let once = matches!(
-            kind,
-            LogKind::Started | LogKind::Timer(_) | LogKind::Published(_)
-        );
+        let once = matches!(kind, LogKind::Started);
         let Some(subject) = self.log_subject(instance, kind) else {
             return Appended::Refused;
         };
