@@ -236,7 +236,7 @@ impl Instance {
             CompiledAction::Publish(publish) => {
                 let effect = step_publish_id(&step.name, side);
                 let state = self.steps.get(index);
-                let at = state.map_or(self.at, |state| state.side(side).sent_at);
+                let at = state.map_or(self.at, |state| state.side(side).begun_at);
                 Ok(Effect::Publish(self.publish_effect(
                     saga,
                     &variables,

@@ -143,8 +143,12 @@ impl Instance {
         let Some(patience) = patience(saga, index, side) else {
             return;
         };
-        let deadline = self.at.plus_millis(patience.step_timeout_ms);
+        let now = self.at;
+        let deadline = now.plus_millis(patience.step_timeout_ms);
         if let Some(work) = self.work_mut(index, side) {
+            if work.attempt == 0 {
+                work.begun_at = now;
+            }
             work.series = work.attempt.saturating_add(1);
             work.failures = 0;
             work.misses = 0;

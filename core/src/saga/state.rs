@@ -188,6 +188,8 @@ pub struct Work {
     pub failures: u32,
     /// Attempts of the series that reached nobody.
     pub misses: u32,
+    /// When the first attempt was made.
+    pub begun_at: Timestamp,
     /// When the present attempt was made.
     pub sent_at: Timestamp,
     /// When the series has taken too long.

@@ -43,6 +43,9 @@ fn a_publish_is_the_same_whoever_makes_it_and_whenever() {
     assert_eq!(first.event.id, "shop/orders/i-1/d761d406/announce-a");
     world.apply("+5000").apply("left a1 code:500");
     assert_eq!(published(&world), first);
+    // Nor does a decision to try it again make it another.
+    world.apply("announce a1 publish-refused").apply("retry");
+    assert_eq!(published_of(&world.effects).event, first.event);
     let mut world = World::new("reserve");
     world.apply("+10").apply("reserve a1 ok");
     let first = published(&world);

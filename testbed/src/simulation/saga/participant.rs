@@ -106,10 +106,19 @@ impl Participant {
                 if service_error {
                     return Given::Error;
                 }
+                // Against its contract; the instance is parked for it.
+                if refuse {
+                    return Given::Refused(409);
+                }
                 self.taken_back.insert(header("Tidemill-Compensates"));
                 Given::Done(command)
             }
         }
+    }
+
+    /// Somebody takes a command back by hand, done or not.
+    pub(super) fn take_back(&mut self, command: String) {
+        self.taken_back.insert(command);
     }
 
     /// Commands that were done and not taken back.
