@@ -366,7 +366,8 @@ impl Nats {
     async fn request(&self, call: &str, body: Bytes) -> Result<Message, ApiError> {
         let subject = self.api_subject(call);
         let denied = self.denied_publish(&subject);
-        let answer = self.client().request(subject.clone(), body);
+        let client = self.client();
+        let answer = client.request(subject.clone(), body);
         tokio::select! {
             biased;
             answer = answer => answer.map_err(|error| match error.kind() {

@@ -1,49 +1,57 @@
 //! One connection to NATS, made from the `connection` of a contract.
+//!
+//! The client (async-nats 0.51) reconnects by itself, with one exception: a message whose headers hold a lone carriage return makes
+//! it panic, and it is dead from then on. Anybody who may publish could stop a worker so; the dead client is replaced here, which
+//! looks like a reconnect from outside, except that subscriptions made with [`Nats::client`] end.
 
 mod events;
 mod settings;
+mod supervise;
 
 use async_nats::Client;
-use async_nats::jetstream::context::ContextBuilder;
-use events::{Events, reconcile};
+use events::Events;
 use settings::Settings;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use supervise::{Dial, supervise};
 use tidemill_core::contract::Connection;
 use tokio::sync::{broadcast, watch};
 
 pub(crate) use events::Denial;
 
-/// Silence after which a server is asked whether it is alive; the connection is given up after two more.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// Longest try to reach one server.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for the answer to a request that sets no limit of its own.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between two tries to connect: at once, then doubling between these.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// A connection to NATS that reconnects by itself, for ever. Cheap to clone; the connection ends with the last clone.
 #[derive(Clone)]
 pub struct Nats(Arc<Inner>);
 
 struct Inner {
-    client: Client,
-    jetstream: async_nats::jetstream::Context,
+    live: Slot,
     /// With a dot at its end.
     api_prefix: String,
     root: String,
     servers: String,
     events: Arc<Events>,
     /// Ends with this; it would keep the connection alive.
-    reconcile: tokio::task::AbortHandle,
+    supervisor: tokio::task::AbortHandle,
+}
+
+/// The client that is used now.
+type Slot = Arc<RwLock<Arc<Live>>>;
+
+/// One client, until it is replaced.
+pub(crate) struct Live {
+    pub(crate) client: Client,
+    jetstream: async_nats::jetstream::Context,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.reconcile.abort();
+        self.supervisor.abort();
     }
 }
 
@@ -125,43 +133,25 @@ impl Nats {
     /// [`ConnectError`]
     pub async fn connect(connection: &Connection, name: &str) -> Result<Nats, ConnectError> {
         let settings = Settings::new(connection)?;
-        let events = Arc::new(Events::new());
-        let heard = Arc::clone(&events);
-        let mut options = settings
-            .options(connection)
-            .await?
-            .name(name)
-            .connection_timeout(CONNECT_TIMEOUT)
-            .request_timeout(Some(REQUEST_TIMEOUT))
-            .ping_interval(PING_INTERVAL)
-            .reconnect_delay_callback(retry_pause)
-            .event_callback(move |event| {
-                heard.hear(&event);
-                std::future::ready(())
-            });
-        if let Some(prefix) = &connection.inbox_prefix {
-            options = options.custom_inbox_prefix(prefix);
-        }
-        let client = options
-            .connect(settings.addresses.as_slice())
-            .await
-            .map_err(|error| settings.explain(&error))?;
-
-        let _ = events.statistics.set(client.statistics());
-        events.reconcile(&client);
-        let reconcile = tokio::spawn(reconcile(client.clone(), Arc::clone(&events))).abort_handle();
-        let jetstream = ContextBuilder::new()
-            .api_prefix(settings.api_prefix.clone())
-            .timeout(REQUEST_TIMEOUT)
-            .build(client.clone());
+        let dial = Dial {
+            connection: connection.clone(),
+            settings,
+            name: name.to_owned(),
+            events: Arc::new(Events::new()),
+        };
+        let live = Arc::new(dial.dial().await?);
+        dial.events.begin(&live.client);
+        let live: Slot = Arc::new(RwLock::new(live));
+        let (events, shown) = (Arc::clone(&dial.events), dial.settings.shown.clone());
+        let api_prefix = format!("{}.", dial.settings.api_prefix);
+        let supervisor = tokio::spawn(supervise(dial, Arc::clone(&live))).abort_handle();
         Ok(Nats(Arc::new(Inner {
-            client,
-            jetstream,
-            api_prefix: format!("{}.", settings.api_prefix),
+            live,
+            api_prefix,
             root: connection.subject_root.clone(),
-            servers: settings.shown,
+            servers: shown,
             events,
-            reconcile,
+            supervisor,
         })))
     }
 
@@ -191,14 +181,20 @@ impl Nats {
         }
     }
 
-    /// The client, for core NATS: requests, subscriptions.
-    pub fn client(&self) -> &Client {
-        &self.0.client
+    /// The client, for core NATS: requests, subscriptions. Ask again for each use: it is replaced when it dies, and then its
+    /// subscriptions end ([`crate::subscription`] makes lasting ones).
+    pub fn client(&self) -> Client {
+        self.live().client.clone()
     }
 
     /// JetStream with this connection's domain or prefix.
-    pub fn jetstream(&self) -> &async_nats::jetstream::Context {
-        &self.0.jetstream
+    pub fn jetstream(&self) -> async_nats::jetstream::Context {
+        self.live().jetstream.clone()
+    }
+
+    pub(crate) fn live(&self) -> Arc<Live> {
+        let live = self.0.live.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&live)
     }
 
     /// Root of Tidemill's own subjects, `_tm` unless the contract says otherwise.
@@ -218,7 +214,7 @@ impl Nats {
 
     /// Largest message the server takes, headers included, in bytes.
     pub fn max_payload(&self) -> usize {
-        self.0.client.max_payload()
+        self.live().client.max_payload()
     }
 
     /// How often the server refused something for lack of permission, since the start.

@@ -3,6 +3,7 @@
 //! * [`connection`]: [`Nats`], one connection to a cluster, made from the `connection` of a contract.
 //! * [`api`]: JetStream's API, as far as it is needed: facts of streams, single messages.
 //! * [`reader`]: [`Reader`], a stream's messages in order, none skipped and none repeated.
+//! * [`subscription`]: core messages, over reconnects and more.
 //! * [`publish`]: [`Publisher`], thousands of acknowledged publishes in flight.
 //! * [`kv`]: [`KvBucket`], buckets that any KV client can read.
 //! * [`provision`]: what is made before a worker starts: streams and buckets, never recreated.
@@ -18,6 +19,7 @@ pub mod provision;
 pub mod publish;
 mod pull;
 pub mod reader;
+pub mod subscription;
 
 pub use api::{ApiError, StreamState};
 pub use connection::{ConnectError, ConnectionStatus, Nats};
@@ -25,5 +27,6 @@ pub use kv::{Guard, KvBucket, KvEntry, KvError, KvReader, KvWrite};
 pub use message::StoredMessage;
 pub use publish::{Acked, PendingAck, Publish, PublishError, Publisher};
 pub use reader::{ReadError, ReadFrom, Reader};
+pub use subscription::Subscription;
 
 pub use async_nats::HeaderMap;

@@ -107,7 +107,7 @@ pub(crate) struct RawMessage {
 }
 
 impl RawMessage {
-    /// The message; header lines that are no headers are left out, bytes that aren't UTF-8 are replaced.
+    /// The message; header lines that are no headers are left out, what can't be in a value is replaced.
     pub(crate) fn into_stored(self) -> Option<StoredMessage> {
         let headers = parse_headers(&String::from_utf8_lossy(&decode_base64(&self.hdrs)?));
         Some(StoredMessage {
@@ -129,7 +129,7 @@ fn parse_headers(block: &str) -> HeaderMap {
             continue;
         };
         let name = name.trim();
-        let value = value.trim();
+        let value = value.trim().replace(['\r', '\n'], "\u{fffd}");
         if let Ok(name) = name.parse::<async_nats::header::HeaderName>()
             && let Ok(value) = value.parse::<async_nats::header::HeaderValue>()
         {
@@ -166,6 +166,7 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn deliveries_are_read_in_both_forms() {
@@ -205,6 +206,15 @@ mod tests {
             assert_eq!(decode_base64(text).as_deref(), Some(bytes), "{text}");
         }
         assert_eq!(decode_base64("a b"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "\\PC{0,80}", reply in "[$A-Z0-9.]{0,60}", block in "(NATS/1.0)?([a-z: \r\n\u{80}]{0,10}){0,8}") {
+            let _ = (decode_base64(&text), parse_headers(&text), parse_headers(&block));
+            let _ = (Delivery::parse(&reply), Delivery::parse(&format!("$JS.ACK.{reply}")));
+            let _ = crate::credentials::from_text(&text).is_ok();
+        }
     }
 
     #[test]

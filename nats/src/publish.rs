@@ -2,7 +2,8 @@
 //!
 //! What is refused and what is merely unknown are told apart: see [`PublishError`].
 
-use crate::connection::{Denial, Nats};
+use crate::connection::{Denial, Live, Nats};
+use async_nats::client::PublishErrorKind;
 use async_nats::{HeaderMap, Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,11 +13,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
 /// Publishes in flight unless said otherwise. Measured: more than some 1,000 give nothing on one machine; the rest is for networks.
@@ -151,15 +152,22 @@ struct Inner {
     permits: Arc<Semaphore>,
     last_id: AtomicU64,
     pending: Arc<Pending>,
-    /// `<inbox>.` once it is subscribed to.
-    inbox: OnceCell<(String, tokio::task::AbortHandle)>,
+    /// Where answers come; made at the first publish, and anew for another client.
+    inbox: RwLock<Option<Arc<Inbox>>>,
+    /// Held while it is made.
+    making: tokio::sync::Mutex<()>,
 }
 
-impl Drop for Inner {
+struct Inbox {
+    live: Arc<Live>,
+    /// `<inbox>.`
+    prefix: String,
+    listener: tokio::task::AbortHandle,
+}
+
+impl Drop for Inbox {
     fn drop(&mut self) {
-        if let Some((_, listener)) = self.inbox.get() {
-            listener.abort();
-        }
+        self.listener.abort();
     }
 }
 
@@ -197,7 +205,8 @@ impl Publisher {
             permits: Arc::new(Semaphore::new(in_flight.max(1))),
             last_id: AtomicU64::new(0),
             pending: Arc::default(),
-            inbox: OnceCell::new(),
+            inbox: RwLock::default(),
+            making: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -221,7 +230,8 @@ impl Publisher {
             permits,
             last_id,
             pending,
-            ..
+            inbox: _,
+            making: _,
         } = &*self.0;
         let (answer, ack) = oneshot::channel();
         let ack = PendingAck(ack);
@@ -252,8 +262,8 @@ impl Publisher {
             _permit: permit,
         };
         pending.lock().insert(id, waiting);
-        let reply = format!("{inbox}{id}");
-        let client = nats.client();
+        let reply = format!("{}{id}", inbox.prefix);
+        let client = &inbox.live.client;
         let sent = if headers.is_empty() {
             client.publish_with_reply(subject, reply, payload).await
         } else {
@@ -262,37 +272,58 @@ impl Publisher {
                 .await
         };
         if let Err(error) = sent {
-            let code = match error.kind() {
-                async_nats::client::PublishErrorKind::MaxPayloadExceeded => TOO_LARGE,
-                async_nats::client::PublishErrorKind::InvalidSubject
-                | async_nats::client::PublishErrorKind::Send => 0,
+            let refused = |code| PublishError::Refused {
+                code,
+                description: error.to_string(),
             };
             pending.settle(
                 id,
-                Err(PublishError::Refused {
-                    code,
-                    description: error.to_string(),
+                Err(match error.kind() {
+                    PublishErrorKind::MaxPayloadExceeded => refused(TOO_LARGE),
+                    PublishErrorKind::InvalidSubject => refused(0),
+                    PublishErrorKind::Send => PublishError::Unknown("the connection is closed"),
                 }),
             );
         }
         ack
     }
 
-    /// The prefix of reply subjects, subscribed to at the first publish.
-    async fn inbox(&self) -> Result<&str, PublishError> {
-        let subscribe = async || {
-            let nats = &self.0.nats;
-            let inbox = nats.client().new_inbox();
-            let answers = nats
-                .client()
-                .subscribe(format!("{inbox}.*"))
-                .await
-                .map_err(|_| PublishError::Unknown("the connection is closed"))?;
-            let listener = tokio::spawn(listen(nats.clone(), Arc::clone(&self.0.pending), answers));
-            Ok((format!("{inbox}."), listener.abort_handle()))
+    /// Where answers come, on the client that is used now.
+    async fn inbox(&self) -> Result<Arc<Inbox>, PublishError> {
+        let Inner {
+            nats,
+            pending,
+            inbox,
+            making,
+            ..
+        } = &*self.0;
+        let present = |live: &Arc<Live>| {
+            let inbox = inbox.read().unwrap_or_else(PoisonError::into_inner);
+            inbox.clone().filter(|inbox| Arc::ptr_eq(&inbox.live, live))
         };
-        let (inbox, _) = self.0.inbox.get_or_try_init(subscribe).await?;
-        Ok(inbox)
+        let live = nats.live();
+        if let Some(inbox) = present(&live) {
+            return Ok(inbox);
+        }
+        let _making = making.lock().await;
+        let live = nats.live();
+        if let Some(inbox) = present(&live) {
+            return Ok(inbox);
+        }
+        let name = live.client.new_inbox();
+        let answers = live
+            .client
+            .subscribe(format!("{name}.*"))
+            .await
+            .map_err(|_| PublishError::Unknown("the connection is closed"))?;
+        let listener = tokio::spawn(listen(nats.clone(), Arc::clone(pending), answers));
+        let made = Arc::new(Inbox {
+            live,
+            prefix: format!("{name}."),
+            listener: listener.abort_handle(),
+        });
+        *inbox.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
+        Ok(made)
     }
 }
 
@@ -345,7 +376,11 @@ async fn listen(nats: Nats, pending: Arc<Pending>, mut answers: Subscriber) {
             biased;
             answer = answers.next() => match answer {
                 Some(answer) => hand_over(&pending, &answer),
-                None => return,
+                // The client is dead, and what it had sent with it.
+                None => {
+                    pending.settle_where(|_| true, |_| PublishError::Unknown("the connection to NATS broke"));
+                    return;
+                }
             },
             denial = denials.recv() => match denial {
                 Ok(Denial::Publish(subject)) => pending.settle_where(

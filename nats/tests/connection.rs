@@ -11,7 +11,7 @@ use tidemill_core::contract::Connection;
 use tidemill_nats::provision::{Mark, StreamPlan, ensure};
 use tidemill_nats::{
     ApiError, ConnectError, KvBucket, Nats, Publish, PublishError, Publisher, ReadError, ReadFrom,
-    Reader,
+    Reader, Subscription,
 };
 use tidemill_testbed::{NatsServer, User, eventually};
 
@@ -245,4 +245,93 @@ async fn a_missing_permission_is_named_at_once() {
         .to_string();
     assert!(denied.contains("no permission to publish to $JS.API.DIRECT.GET.KV_tidemill_owners.$KV.tidemill_owners.a"), "{denied}");
     assert!(nats.permission_violations() >= 4);
+}
+
+/// A header value with a lone carriage return: the client of async-nats 0.51 panics when it gets one.
+async fn poison(server: &NatsServer, subject: &str) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port()))
+        .await
+        .unwrap();
+    let headers = "NATS/1.0\r\na: b\rc\r\n\r\n";
+    let size = headers.len();
+    let text = format!(
+        "CONNECT {{\"headers\":true}}\r\nHPUB {subject} {size} {size}\r\n{headers}\r\nPING\r\n"
+    );
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.windows(4).any(|window| window == b"PONG") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_kills_the_client_stops_nothing() {
+    let server = NatsServer::start().await.unwrap();
+    let nats = Nats::connect(&Connection::plain(&server.url()), "test")
+        .await
+        .unwrap();
+    make_stream(&nats).await;
+    let publisher = Publisher::new(&nats, 16);
+    publisher
+        .publish(Publish::new("shop.orders.a.Placed", "1"))
+        .await
+        .await
+        .unwrap();
+    let mut one = Subscription::open(&nats, "ask.one", None).await.unwrap();
+    let mut all = Subscription::open(&nats, "ask.*", Some("group"))
+        .await
+        .unwrap();
+    nats.client().flush().await.unwrap();
+    for round in 1..=3_u64 {
+        poison(&server, "ask.one").await;
+        eventually("another client", CAP, async || {
+            let status = nats.status().borrow().clone();
+            if status.connected && status.reconnects == round {
+                Ok(())
+            } else {
+                Err(format!("{status:?}"))
+            }
+        })
+        .await;
+        let asking = server.client().await.unwrap();
+        eventually("both subscriptions again", CAP, async || {
+            asking
+                .publish("ask.one", round.to_string().into())
+                .await
+                .unwrap();
+            asking.flush().await.unwrap();
+            let soon = std::time::Duration::from_millis(100);
+            let heard = (
+                tokio::time::timeout(soon, one.next())
+                    .await
+                    .map(|message| message.payload),
+                tokio::time::timeout(soon, all.next())
+                    .await
+                    .map(|message| message.payload),
+            );
+            if heard.0.is_ok() && heard.1.is_ok() {
+                Ok(())
+            } else {
+                Err(format!("{heard:?}"))
+            }
+        })
+        .await;
+        let acked = publisher
+            .publish(Publish::new("shop.orders.a.Placed", "2"))
+            .await
+            .await
+            .unwrap();
+        assert_eq!(acked.sequence, round + 1);
+        assert_eq!(
+            nats.jetstream()
+                .get_stream("shop_orders")
+                .await
+                .unwrap()
+                .cached_info()
+                .state
+                .messages,
+            round + 1
+        );
+    }
 }

@@ -412,7 +412,7 @@ async fn header_blocks_that_break_the_connection_stop_nobody() {
     publish_raw(
         &server,
         "shop.orders.e5.Placed",
-        b"NATS/1.0\r\nno colon\r\n\r\n",
+        b"NATS/1.0\r\nce-type: a\rb\r\n\r\n",
         b"5",
     )
     .await;

@@ -3,12 +3,9 @@
 use super::ConnectionStatus;
 use async_nats::{Client, ClientError, Event, ServerError, Statistics};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, watch};
 
-/// How often the state is read from the client itself: it drops events when more than 128 of them wait.
-const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
 /// Refusals by permission that a slow listener may be behind before it misses some; a listener that misses one times out instead.
 const DENIALS_BUFFER: usize = 1024;
 
@@ -24,8 +21,18 @@ pub(super) struct Events {
     pub(super) denials: broadcast::Sender<Denial>,
     pub(super) denied: AtomicU64,
     pub(super) slow: AtomicU64,
-    /// Set once the client is there; the client itself in here would keep itself alive.
-    pub(super) statistics: OnceLock<Arc<Statistics>>,
+    client: Mutex<Counted>,
+}
+
+/// The present client, as far as it may be held here: the client itself would keep itself alive.
+#[derive(Default)]
+struct Counted {
+    /// Which client it is; events of others are late.
+    generation: u64,
+    /// `None` while it is dead and not replaced yet.
+    statistics: Option<Arc<Statistics>>,
+    /// Connects of the clients before it.
+    connects_before: u64,
 }
 
 impl Events {
@@ -35,12 +42,42 @@ impl Events {
             denials: broadcast::Sender::new(DENIALS_BUFFER),
             denied: AtomicU64::new(0),
             slow: AtomicU64::new(0),
-            statistics: OnceLock::new(),
+            client: Mutex::default(),
         }
     }
 
-    pub(super) fn hear(&self, event: &Event) {
+    /// Which client the next one to be made is.
+    pub(super) fn generation(&self) -> u64 {
+        self.counted().generation + 1
+    }
+
+    /// A client is in use from now on.
+    pub(super) fn begin(&self, client: &Client) {
+        let mut counted = self.counted();
+        counted.generation += 1;
+        counted.statistics = Some(client.statistics());
+        drop(counted);
+        self.reconcile(client);
+    }
+
+    /// The client in use is dead.
+    pub(super) fn end(&self) {
+        let mut counted = self.counted();
+        if let Some(statistics) = counted.statistics.take() {
+            counted.connects_before += statistics.connects.load(Ordering::Relaxed);
+        }
+        drop(counted);
+        self.status
+            .send_if_modified(|status| std::mem::take(&mut status.connected));
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn hear(&self, generation: u64, event: &Event) {
         match event {
+            Event::Connected | Event::Disconnected if self.counted().generation != generation => {}
             Event::Connected => self.note(true),
             Event::Disconnected => {
                 tracing::warn!("NATS is away");
@@ -75,7 +112,7 @@ impl Events {
         }
     }
 
-    fn complain(&self, text: String) {
+    pub(super) fn complain(&self, text: String) {
         self.status.send_if_modified(|status| {
             let news = status.last_error.as_ref() != Some(&text);
             status.last_error = Some(text);
@@ -89,11 +126,14 @@ impl Events {
     }
 
     fn note(&self, connected: bool) {
-        let connects = self
-            .statistics
-            .get()
-            .map_or(0, |statistics| statistics.connects.load(Ordering::Relaxed));
-        let reconnects = connects.saturating_sub(1);
+        let reconnects = {
+            let counted = self.counted();
+            let Some(statistics) = &counted.statistics else {
+                return;
+            };
+            let connects = counted.connects_before + statistics.connects.load(Ordering::Relaxed);
+            connects.saturating_sub(1)
+        };
         self.status.send_if_modified(|status| {
             let news = status.connected != connected || status.reconnects != reconnects;
             if reconnects > status.reconnects {
@@ -103,13 +143,6 @@ impl Events {
             status.reconnects = reconnects;
             news
         });
-    }
-}
-
-pub(super) async fn reconcile(client: Client, events: Arc<Events>) {
-    loop {
-        tokio::time::sleep(RECONCILE_INTERVAL).await;
-        events.reconcile(&client);
     }
 }
 

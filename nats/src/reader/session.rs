@@ -158,7 +158,7 @@ impl Drop for Session {
             "CONSUMER.DELETE.{}.{}",
             self.source.stream, self.consumer
         ));
-        let client = self.source.nats.client().clone();
+        let client = self.source.nats.client();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { client.publish(subject, bytes::Bytes::new()).await });
         }

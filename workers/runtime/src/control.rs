@@ -4,14 +4,13 @@
 //! none is answered by any one pod. An error is `{"error": {"reason": …, "message": …}}`.
 
 use crate::WorkerContext;
-use async_nats::{Client, Subject, Subscriber};
+use async_nats::Subject;
 use bytes::Bytes;
-use futures::StreamExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::names::ResourceId;
-use tidemill_nats::Nats;
+use tidemill_nats::{Nats, Subscription};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Largest request in bytes: that of a message NATS takes by default.
@@ -41,7 +40,7 @@ pub struct Request {
     /// Headers, for trace context and correlation.
     pub headers: Option<async_nats::HeaderMap>,
     reply: Subject,
-    client: Client,
+    nats: Nats,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -57,7 +56,7 @@ impl Request {
     }
 
     async fn send(&self, answer: &Value) {
-        send(&self.client, self.reply.clone(), answer).await;
+        send(&self.nats, self.reply.clone(), answer).await;
     }
 }
 
@@ -65,7 +64,8 @@ fn refusal(reason: &str, message: &str) -> Value {
     json!({ "error": { "reason": reason, "message": message } })
 }
 
-async fn send(client: &Client, reply: Subject, answer: &Value) {
+async fn send(nats: &Nats, reply: Subject, answer: &Value) {
+    let client = nats.client();
     let body = Bytes::from(answer.to_string());
     if let Err(error) = client.publish(reply.clone(), body).await {
         tracing::warn!(%error, "an answer couldn't be sent");
@@ -75,12 +75,7 @@ async fn send(client: &Client, reply: Subject, answer: &Value) {
 }
 
 /// Why requests can't be heard.
-#[derive(Debug, thiserror::Error)]
-#[error("can't subscribe to {subject}: {reason}")]
-pub struct ControlError {
-    subject: String,
-    reason: String,
-}
+pub use tidemill_nats::subscription::SubscriptionError as ControlError;
 
 /// Hears requests until the worker shuts down, and hands them over.
 ///
@@ -90,26 +85,18 @@ pub async fn listen(
     context: &WorkerContext,
     verbs: &[(&'static str, Answers)],
 ) -> Result<mpsc::Receiver<Request>, ControlError> {
-    let client = context.nats.client();
     let (requests, receiver) = mpsc::channel(IN_FLIGHT_MAX);
     for &(verb, answers) in verbs {
         let subject = context
             .contract
             .resource
             .control_subject(context.nats.root(), verb);
-        let subscribed = match answers {
-            Answers::Any => {
-                client
-                    .queue_subscribe(subject.clone(), QUEUE.to_owned())
-                    .await
-            }
-            Answers::Owner => client.subscribe(subject.clone()).await,
+        let queue = match answers {
+            Answers::Any => Some(QUEUE),
+            Answers::Owner => None,
         };
-        let messages = subscribed.map_err(|error| ControlError {
-            subject,
-            reason: error.to_string(),
-        })?;
-        let hear = hear(verb, messages, client.clone(), requests.clone());
+        let messages = Subscription::open(&context.nats, &subject, queue).await?;
+        let hear = hear(verb, messages, context.nats.clone(), requests.clone());
         let shutdown = context.shutdown.clone();
         tokio::spawn(async move { shutdown.run_until_cancelled(hear).await });
     }
@@ -118,19 +105,20 @@ pub async fn listen(
 
 async fn hear(
     verb: &'static str,
-    mut messages: Subscriber,
-    client: Client,
+    mut messages: Subscription,
+    nats: Nats,
     requests: mpsc::Sender<Request>,
 ) {
     let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-    while let Some(message) = messages.next().await {
+    loop {
+        let message = messages.next().await;
         let Some(reply) = message.reply else {
             continue;
         };
         let body = match parse(&message.payload) {
             Ok(body) => body,
             Err((reason, text)) => {
-                send(&client, reply, &refusal(reason, &text)).await;
+                send(&nats, reply, &refusal(reason, &text)).await;
                 continue;
             }
         };
@@ -142,7 +130,7 @@ async fn hear(
             body,
             headers: message.headers,
             reply,
-            client: client.clone(),
+            nats: nats.clone(),
             _permit: permit,
         };
         if requests.send(request).await.is_err() {

@@ -5,11 +5,11 @@ use crate::engine::Engine;
 use crate::partitions::Partitions;
 use crate::shard::Ask;
 use async_nats::StatusCode;
-use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::names::LogSubject;
+use tidemill_nats::Subscription;
 use tidemill_worker_runtime::Health;
 
 /// How often request subjects are looked at.
@@ -20,7 +20,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// timeout is the law.
 pub(crate) async fn hear_no_responders(engine: Arc<Engine>, partitions: Arc<Partitions>) {
     let subject = format!("{}.*.*.r.>", engine.log_prefix);
-    let mut replies = match engine.nats.client().subscribe(subject.clone()).await {
+    let mut replies = match Subscription::open(&engine.nats, &subject, None).await {
         Ok(replies) => replies,
         Err(error) => {
             tracing::warn!(%error, subject, "can't hear that nobody listens: attempts wait for their timeout");
@@ -32,7 +32,6 @@ pub(crate) async fn hear_no_responders(engine: Arc<Engine>, partitions: Arc<Part
             message = replies.next() => message,
             () = engine.shutdown.cancelled() => return,
         };
-        let Some(message) = message else { return };
         if message.status != Some(StatusCode::NO_RESPONDERS) {
             continue;
         }
