@@ -1,4 +1,4 @@
-//! What the server alone does: the ceiling that figures are given as ratios of.
+//! What the server alone does (its subjects are none that participants answer): the ceiling that figures are given as ratios of.
 
 use anyhow::Result;
 use std::time::Instant;
@@ -15,7 +15,7 @@ const IN_FLIGHT: usize = 1000;
 pub async fn publish_per_s(nats: &Nats, count: usize, payload: usize) -> Result<f64> {
     let plan = StreamPlan::new(
         "bench_raw",
-        vec!["bench.raw.>".to_owned()],
+        vec!["raw.bench.>".to_owned()],
         Mark::event_stream("bench", "bench", "raw", "1"),
     );
     ensure(nats, &plan).await?;
@@ -27,7 +27,7 @@ pub async fn publish_per_s(nats: &Nats, count: usize, payload: usize) -> Result<
         acks.push(
             publisher
                 .publish(Publish::new(
-                    format!("bench.raw.{}", index % 1000),
+                    format!("raw.bench.{}", index % 1000),
                     body.clone(),
                 ))
                 .await,
