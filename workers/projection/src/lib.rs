@@ -15,6 +15,7 @@
 
 mod admin;
 mod error;
+mod meters;
 mod observed;
 mod session;
 mod situation;
@@ -22,4 +23,4 @@ mod store;
 mod worker;
 
 pub use error::{SessionError, Stopped};
-pub use worker::{RunError, run};
+pub use worker::{Options, RunError, run, run_with};

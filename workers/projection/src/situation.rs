@@ -1,7 +1,6 @@
 //! What is to run, as the stored pointers tell.
 
 use crate::error::SessionError;
-use crate::session::cache::CACHE_BYTES_MAX;
 use crate::session::progress::Partitions;
 use crate::session::{Live, Plan};
 use crate::store::Store;
@@ -75,6 +74,7 @@ impl Situation {
         store: &Store,
         workload: &ProjectionWorkload,
         owned: &Partitions,
+        cache_bytes_max: usize,
     ) -> Result<Vec<Plan>, SessionError> {
         let plan = |space: &KeySpace, definition: ProjectionDefinition, live: Live| Plan {
             space: space.clone(),
@@ -82,7 +82,7 @@ impl Situation {
             policy: workload.policy.clone(),
             owned: owned.clone(),
             live,
-            cache_bytes_max: CACHE_BYTES_MAX,
+            cache_bytes_max,
         };
         let definition = workload.definition.clone();
         let old = match &self.live {

@@ -2,7 +2,9 @@
 
 use crate::admin::{self, Answer};
 use crate::error::{SessionError, Stopped};
+use crate::meters::Meters;
 use crate::observed::{Observed, Observer};
+use crate::session::cache::CACHE_BYTES_MAX;
 use crate::session::progress::Partitions;
 use crate::session::{self, Ask, Command, End, Plan};
 use crate::situation::Situation;
@@ -50,6 +52,31 @@ pub enum RunError {
     Control(#[from] control::ControlError),
 }
 
+/// What may be set about how a worker works; nothing here changes what its rows are.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Most bytes of rows kept in memory by one session, roughly; two sessions run while a changed definition is built. 256 MiB.
+    pub cache_bytes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            cache_bytes_max: CACHE_BYTES_MAX,
+        }
+    }
+}
+
+impl Options {
+    /// With so many bytes of rows in memory.
+    #[must_use]
+    pub fn with_cache_bytes_max(mut self, bytes: usize) -> Self {
+        self.cache_bytes_max = bytes;
+        self
+    }
+}
+
 /// Runs the projection of the context's contract until its shutdown is asked for, then stores what is in flight and hands over.
 ///
 /// Waits while NATS is away; what only a person can mend is said in readiness, status and log, and waited for too.
@@ -57,6 +84,14 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]: nothing that waiting could mend.
 pub async fn run(context: WorkerContext) -> Result<(), RunError> {
+    run_with(context, Options::default()).await
+}
+
+/// As [`run`], with options.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(context: WorkerContext, options: Options) -> Result<(), RunError> {
     let Workload::Projection(workload) = &context.contract.workload else {
         return Err(RunError::NoProjection(context.contract.resource.clone()));
     };
@@ -78,6 +113,8 @@ pub async fn run(context: WorkerContext) -> Result<(), RunError> {
         workload: Arc::new(workload.clone()),
         counters: Counters::start(&context, &publisher),
         owned: ownership.owned(),
+        meters: Meters::register(&context.metrics),
+        options,
         context,
         store,
         requests,
@@ -97,6 +134,8 @@ pub async fn run(context: WorkerContext) -> Result<(), RunError> {
 
 struct Worker {
     context: WorkerContext,
+    options: Options,
+    meters: Meters,
     store: Store,
     workload: Arc<ProjectionWorkload>,
     owned: watch::Receiver<Owned>,
@@ -107,7 +146,7 @@ struct Worker {
     sessions: Vec<Running>,
     situation: Option<Situation>,
     /// Key spaces that wait for a person.
-    stopped: BTreeMap<KeySpace, Stopped>,
+    stopped: BTreeMap<KeySpace, (Plan, Stopped)>,
     /// Why nothing runs.
     problem: Option<ControlError>,
 }
@@ -119,7 +158,7 @@ struct Changes {
 
 /// A session and how it is talked to.
 struct Running {
-    space: KeySpace,
+    plan: Plan,
     stop: CancellationToken,
     commands: mpsc::Sender<Command>,
     observer: Observer,
@@ -134,6 +173,8 @@ enum Event {
     Ended(usize, Result<End, SessionError>),
     Asked(Request),
     Report,
+    /// The watch on the pointers broke.
+    Unwatched,
     Retry,
 }
 
@@ -150,6 +191,7 @@ impl Worker {
                 }
                 Err(error) => {
                     self.abandon();
+                    self.meters.failures.inc();
                     let text = full_text(&error);
                     tracing::warn!(error = %text, "beginning anew at the checkpoints");
                     self.problem = Some(ControlError::new(
@@ -206,7 +248,7 @@ impl Worker {
         };
         let mut report = tokio::time::interval(REPORT_INTERVAL);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let retry = Instant::now() + STOPPED_RETRY;
+        let mut retry = Instant::now() + STOPPED_RETRY;
         loop {
             match self.next_event(&mut report, retry).await {
                 Event::Shutdown => {
@@ -249,17 +291,40 @@ impl Worker {
                             return Ok(false);
                         }
                         Err(SessionError::Stopped(stopped)) => {
-                            tracing::error!(space = %ended.space, reason = stopped.reason(), error = %stopped, "folding stopped");
-                            self.stopped.insert(ended.space, stopped);
+                            let known = self.stopped.get(&ended.plan.space);
+                            if known
+                                .is_none_or(|(_, known)| known.to_string() != stopped.to_string())
+                            {
+                                tracing::error!(space = %ended.plan.space, reason = stopped.reason(), error = %stopped, "folding stopped");
+                            }
+                            self.stopped
+                                .insert(ended.plan.space.clone(), (ended.plan, stopped));
+                            retry = Instant::now() + STOPPED_RETRY;
                         }
                         Err(error) => return Err(error),
                     }
                 }
                 Event::Asked(request) => self.answer(request),
                 Event::Report => self.report(),
+                Event::Unwatched => {
+                    self.changes = Some(watch_pointers(&self.store).await?);
+                    // What was written in between wasn't heard.
+                    let now = Situation::read(&self.store, &self.workload).await?;
+                    if self.situation.as_ref() != Some(&now) {
+                        self.finish().await;
+                        return Ok(false);
+                    }
+                }
                 Event::Retry => {
-                    self.finish().await;
-                    return Ok(false);
+                    let plans: Vec<Plan> = self
+                        .stopped
+                        .values()
+                        .map(|(plan, _)| plan.clone())
+                        .collect();
+                    for plan in plans {
+                        self.begin(plan);
+                    }
+                    retry = Instant::now() + STOPPED_RETRY;
                 }
             }
         }
@@ -281,7 +346,14 @@ impl Worker {
             self.store
                 .keep_definition(&self.workload.definition)
                 .await?;
-            plans = situation.plans(&self.store, &self.workload, owned).await?;
+            plans = situation
+                .plans(
+                    &self.store,
+                    &self.workload,
+                    owned,
+                    self.options.cache_bytes_max,
+                )
+                .await?;
         }
         self.situation = Some(situation);
         Ok(plans)
@@ -289,21 +361,18 @@ impl Worker {
 
     fn begin(&mut self, plan: Plan) {
         let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
-        let (stop, observer, space) = (
-            CancellationToken::new(),
-            Observer::default(),
-            plan.space.clone(),
-        );
+        let (stop, observer) = (CancellationToken::new(), Observer::default());
         let session = session::run(
             self.store.clone(),
-            plan,
+            plan.clone(),
             stop.clone(),
             receiver,
             observer.clone(),
+            self.meters.clone(),
         );
         let task = AbortOnDropHandle::new(tokio::spawn(session));
         self.sessions.push(Running {
-            space,
+            plan,
             stop,
             commands,
             observer,
@@ -321,6 +390,9 @@ impl Worker {
             stopped,
             ..
         } = self;
+        // One that is tried again at the moment is left alone.
+        let tried = |space: &KeySpace| sessions.iter().any(|session| session.plan.space == *space);
+        let waits = !stopped.is_empty() && !stopped.keys().any(tried);
         let changed = async {
             match changes {
                 Some(changes) => changes.heard.recv().await.is_some(),
@@ -335,11 +407,10 @@ impl Worker {
                 Err(_) => Event::Shutdown,
             },
             (index, result) = ended(sessions) => Event::Ended(index, result),
-            // A watch that broke is made again when the sessions are begun anew.
-            heard = changed => if heard { Event::Pointers } else { Event::Retry },
+            heard = changed => if heard { Event::Pointers } else { Event::Unwatched },
             Some(request) = requests.recv() => Event::Asked(request),
             _ = report.tick() => Event::Report,
-            () = tokio::time::sleep_until(retry), if !stopped.is_empty() => Event::Retry,
+            () = tokio::time::sleep_until(retry), if waits => Event::Retry,
         }
     }
 
@@ -349,7 +420,7 @@ impl Worker {
             session.stop.cancel();
         }
         for session in self.sessions.drain(..) {
-            let (space, observer) = (session.space, session.observer);
+            let (space, observer) = (session.plan.space, session.observer);
             match session.task.await {
                 Ok(Ok(_)) => write_counters(&self.counters, &observer),
                 Ok(Err(error)) => {
@@ -371,9 +442,15 @@ impl Worker {
         for session in self
             .sessions
             .iter()
-            .filter(|session| Some(&session.space) == target)
+            .filter(|session| Some(&session.plan.space) == target)
         {
             write_counters(&self.counters, &session.observer);
+        }
+        // One that was tried again and runs now has found what it waited for.
+        for session in &self.sessions {
+            if session.observer.get().is_some() {
+                self.stopped.remove(&session.plan.space);
+            }
         }
         let begun = self
             .sessions
@@ -403,7 +480,12 @@ impl Worker {
                 .iter()
                 .find_map(|session| session.observer.get()?.stopped)
         };
-        let stopped = || self.stopped.values().next().map(Stopped::to_control);
+        let stopped = || {
+            self.stopped
+                .values()
+                .next()
+                .map(|(_, stopped)| stopped.to_control())
+        };
         self.problem.clone().or_else(stopped).or_else(halted)
     }
 
@@ -515,7 +597,7 @@ impl Worker {
         let shown = self
             .sessions
             .iter()
-            .find(|session| Some(&session.space) == live.as_ref())
+            .find(|session| Some(&session.plan.space) == live.as_ref())
             .or_else(|| self.sessions.last());
         let observed = shown
             .and_then(|session| session.observer.get())

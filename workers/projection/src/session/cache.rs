@@ -72,16 +72,22 @@ impl Cache {
 
     /// The row, which isn't cold; one that doesn't exist is made.
     pub(crate) fn row(&mut self, token: &str) -> &mut Cached {
+        // Looked up twice rather than cloning the token for an entry: nearly always it is there.
         if !self.rows.contains_key(token) {
             self.insert(token, Row::missing(), 0);
         }
         let age = self.age;
         let cached = self
             .rows
-            .entry(token.into())
-            .or_insert_with(|| Cached::new(token, Row::missing(), 0));
+            .get_mut(token)
+            .expect("the row was inserted above if it was missing");
         cached.used = age;
         cached
+    }
+
+    /// Bytes of all rows, estimated.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Adds a row as it is stored; one that is there already stays.

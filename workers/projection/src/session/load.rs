@@ -6,6 +6,7 @@ use super::lead::{Lead, Live};
 use super::progress::Progress;
 use super::{Plan, Session, read_row};
 use crate::error::{SessionError, Stopped};
+use crate::meters::Meters;
 use crate::observed::Observer;
 use crate::store::Store;
 use futures::StreamExt;
@@ -32,6 +33,7 @@ pub(super) async fn load(
     store: Store,
     plan: Plan,
     observer: Observer,
+    meters: Meters,
 ) -> Result<Session, SessionError> {
     let projection = Arc::new(Projection::compile(&plan.definition).map_err(Stopped::Compile)?);
     let mut sources = Vec::new();
@@ -142,10 +144,12 @@ pub(super) async fn load(
         flight: None,
         checkpointing: None,
         checkpointed_at: Instant::now(),
+        observed_at: Instant::now(),
         dirty_since: None,
         halted: None,
         held: VecDeque::new(),
         observer,
+        meters,
         next_source: 0,
     };
     session.load_parked().await?;

@@ -13,6 +13,7 @@ pub(crate) mod progress;
 mod redrive;
 
 use crate::error::{SessionError, Stopped};
+use crate::meters::Meters;
 use crate::observed::{Observed, Observer};
 use crate::store::{Decisions, Store};
 use cache::Cache;
@@ -54,6 +55,8 @@ const NEAR_HEAD: u64 = 2_000;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// A checkpoint of a partition without any event of its own is written when it is so many events behind: reading them again takes a second.
 const CHECKPOINT_BEHIND_MAX: u64 = 50_000;
+/// How often it is said how far a session is.
+const OBSERVE_INTERVAL: Duration = Duration::from_millis(200);
 /// How often ages and intervals are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Room for the headers of a parked event in the server's largest message.
@@ -101,12 +104,14 @@ pub(crate) struct Session {
     flight: Option<AbortOnDropHandle<Result<Flushed, SessionError>>>,
     checkpointing: Option<AbortOnDropHandle<Result<Written, SessionError>>>,
     checkpointed_at: Instant,
+    observed_at: Instant,
     dirty_since: Option<Instant>,
     halted: Option<Halted>,
     /// Read, but not folded because the session is halted.
     held: VecDeque<Incoming>,
     lead: Lead,
     observer: Observer,
+    meters: Meters,
     next_source: usize,
 }
 
@@ -129,6 +134,7 @@ pub(crate) async fn run(
     stop: CancellationToken,
     mut commands: mpsc::Receiver<Command>,
     observer: Observer,
+    meters: Meters,
 ) -> Result<End, SessionError> {
     let mut status = store.nats.status();
     // Before anything is read: a reconnect from here on may have set anything back.
@@ -136,7 +142,7 @@ pub(crate) async fn run(
         .wait_for(|status| status.connected)
         .await
         .map_or(0, |status| status.reconnects);
-    let mut session = load::load(store, plan, observer).await?;
+    let mut session = load::load(store, plan, observer, meters).await?;
     session.begin().await?;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -246,6 +252,7 @@ impl Session {
             .map(|(_, touch)| touch.token.clone())
             .collect();
         self.warm(cold).await?;
+        self.meters.events.inc_by(events.len() as u64);
         for event in events {
             if self.halted.is_some() {
                 self.held.push_back(event);
@@ -479,6 +486,8 @@ impl Session {
             parked: std::mem::take(&mut self.parking),
             moment: self.progress.now(),
         };
+        self.meters.puts.inc_by(flush.rows.len() as u64);
+        self.meters.parked.inc_by(flush.parked.len() as u64);
         self.dirty_since = None;
         self.flight = Some(flush::begin(
             self.store.rows.clone(),
@@ -588,18 +597,21 @@ impl Session {
 
     /// What is done from time to time; true = readers were led to these rows.
     async fn tick(&mut self) -> Result<bool, SessionError> {
+        if self.observed_at.elapsed() >= OBSERVE_INTERVAL {
+            self.observe();
+        }
         if self.checkpointing.is_none() && self.checkpointed_at.elapsed() >= CHECKPOINT_INTERVAL {
             // Whoever leads readers over must see how far all partitions are.
             let all = self.lead.is_building() && self.is_near_head();
             self.begin_checkpoint(all);
-            self.observe();
             return self.lead_over().await;
         }
         Ok(false)
     }
 
     /// Says how it is.
-    fn observe(&self) {
+    fn observe(&mut self) {
+        self.observed_at = Instant::now();
         let stopped = self.halted.as_ref().map(|halted| {
             let mut error = Stopped::Fold(halted.reason).to_control();
             error.message = format!(
@@ -608,6 +620,17 @@ impl Session {
             );
             error
         });
+        // Gauges of two key spaces would overwrite each other: those of the rows that readers don't see yet stay out.
+        if !self.lead.is_building() {
+            let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            self.meters.lag.set(signed(self.lag()));
+            self.meters
+                .parked_keys
+                .set(signed(self.parked.keys() as u64));
+            self.meters
+                .cached_bytes
+                .set(signed(self.cache.bytes() as u64));
+        }
         self.observer.set(Observed::of(
             &self.space,
             &self.sources,

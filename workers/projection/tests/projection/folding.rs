@@ -2,8 +2,12 @@
 
 use crate::support::*;
 use serde_json::json;
+use tidemill_core::contract::StreamBinding;
 use tidemill_core::projection::{POSITION_HEADER, REVISION_HEADER};
+use tidemill_nats::Publish;
+use tidemill_nats::provision::{Mark, StreamPlan, ensure};
 use tidemill_testbed::eventually;
+use tidemill_worker_projection::Options;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_those_of_the_events() {
@@ -177,4 +181,84 @@ async fn two_workers_share_the_partitions_and_take_over() {
         .await;
     b.stop().await;
     c.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_do_not_fit_in_memory_are_read_again() {
+    let mut world = World::start().await;
+    let definition = orders();
+    let mut dice = Dice::new(6);
+    // Room for some 30 rows of 500.
+    let options = Options::default().with_cache_bytes_max(20_000);
+    world.publish_all(order_events(&mut dice, 4_000, 500)).await;
+    let worker = world.worker_with("a", &definition, options).await;
+    world.expect_reference("catching up", &definition).await;
+    for event in order_events(&mut dice, 100, 500) {
+        world.publish(event).await;
+    }
+    world.expect_reference("near the head", &definition).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_json_of_others_is_folded_as_events() {
+    let mut world = World::start().await;
+    let mark = Mark::event_stream("dev", "shop", "legacy", "legacy-1");
+    let plan = StreamPlan::new("shop_legacy", vec!["legacy.>".to_owned()], mark);
+    ensure(&world.nats, &plan).await.unwrap();
+    world.bindings.push(StreamBinding {
+        stream: stream_ref("legacy"),
+        name: "shop_legacy".to_owned(),
+        prefix: "shop.legacy".to_owned(),
+        capture: serde_json::from_value(json!([{
+            "subjects": ["legacy.>"], "format": "Json", "type": "message.data.kind", "entity": "message.data.id"
+        }]))
+        .unwrap(),
+    });
+    let mut definition =
+        definition(json!([{"type": "paid", "increment": {"sum": "=event.data.amount"}}]));
+    definition.sources = vec![stream_ref("legacy")];
+    for (kind, id, amount) in [
+        ("paid", 1, "1.10"),
+        ("paid", 1, "2.20"),
+        ("other", 1, "5"),
+        ("paid", 2, "0.05"),
+    ] {
+        let body = format!(r#"{{"kind":"{kind}","id":{id},"amount":{amount}}}"#);
+        world
+            .publisher
+            .publish(Publish::new("legacy.x", body))
+            .await
+            .await
+            .unwrap();
+    }
+    let worker = world.worker("a", &definition).await;
+    let expected = [("1", r#"{"sum":3.30}"#), ("2", r#"{"sum":0.05}"#)];
+    let expected = expected
+        .into_iter()
+        .map(|(key, row)| (key.to_owned(), row.to_owned()))
+        .collect();
+    world.expect_rows("sums", &expected).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_hands_out_messages_once_is_no_source() {
+    let mut world = World::start().await;
+    let mark = Mark::event_stream("dev", "shop", "jobs", "jobs-1");
+    let mut plan = StreamPlan::new("shop_jobs", vec!["shop.jobs.>".to_owned()], mark);
+    plan.further
+        .insert("retention".to_owned(), json!("workqueue"));
+    ensure(&world.nats, &plan).await.unwrap();
+    world.bindings.push(StreamBinding {
+        stream: stream_ref("jobs"),
+        name: "shop_jobs".to_owned(),
+        prefix: "shop.jobs".to_owned(),
+        capture: Vec::new(),
+    });
+    let mut definition = orders();
+    definition.sources = vec![stream_ref("jobs")];
+    let worker = world.worker("a", &definition).await;
+    world.expect_stopped("NotASource").await;
+    worker.stop().await;
 }

@@ -3,10 +3,12 @@
 use crate::support::*;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tidemill_core::definition::{OnError, ProjectionDefinition};
 use tidemill_core::projection::KEYLESS_TOKEN;
 use tidemill_testbed::eventually;
-use tidemill_worker_runtime::control::AskError;
+use tidemill_testbed::wait::within;
+use tidemill_worker_runtime::control::{self, AskError};
 
 /// Keeps the last number and adds them up; fails where there is none.
 fn numbers() -> ProjectionDefinition {
@@ -333,4 +335,56 @@ async fn a_projection_that_skips_errors_counts_them() {
         })
         .await;
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parked_keys_are_found_by_whoever_takes_their_partition() {
+    let mut world = World::start().await;
+    let definition = numbers();
+    let a = world.worker("a", &definition).await;
+    let keys: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
+    let poison: Vec<(&str, serde_json::Value)> =
+        keys.iter().map(|key| (key.as_str(), json!(null))).collect();
+    publish(&mut world, &poison).await;
+    expect_parked(&world, 40).await;
+    let b = world.worker("b", &definition).await;
+    let follow: Vec<(&str, serde_json::Value)> =
+        keys.iter().map(|key| (key.as_str(), json!(1))).collect();
+    publish(&mut world, &follow).await;
+    expect_parked(&world, 80).await;
+    a.kill().await;
+    publish(&mut world, &follow).await;
+    expect_parked(&world, 120).await;
+    world
+        .expect_counters("all", |counters| counters.parked_keys == 40)
+        .await;
+    let c = world.worker("c", &definition).await;
+    for key in &keys {
+        // The owner may just be changing: then nobody answers.
+        let body = json!({ "key": key });
+        let skipped = within(CAP, async || {
+            match control::ask(
+                &world.nats,
+                &resource(),
+                "skip",
+                &body,
+                Duration::from_secs(2),
+            )
+            .await
+            {
+                Err(AskError::Refused { reason, .. }) if reason == "NotParked" => Ok(()),
+                Err(error) => Err(error),
+                Ok(_) => Ok(()),
+            }
+        });
+        skipped.await.unwrap();
+    }
+    let expected = keys
+        .iter()
+        .map(|key| (key.clone(), r#"{"last":1,"sum":2}"#.to_owned()))
+        .collect();
+    world.expect_rows("all are folded", &expected).await;
+    expect_parked(&world, 0).await;
+    b.stop().await;
+    c.stop().await;
 }

@@ -204,3 +204,56 @@ async fn two_sources_are_folded_into_one_row() {
     world.expect_rows("after a restart", &expected).await;
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_lead_over_when_both_have_caught_up() {
+    let mut world = World::start().await;
+    let first = orders();
+    let mut dice = Dice::new(8);
+    world.publish_all(order_events(&mut dice, 2_000, 100)).await;
+    let a = world.worker("a", &first).await;
+    let b = world.worker("b", &first).await;
+    world.expect_reference("first", &first).await;
+    a.stop().await;
+    b.stop().await;
+    let mut second = orders();
+    second.handlers.truncate(3);
+    let a = world.worker("a", &second).await;
+    let b = world.worker("b", &second).await;
+    world.expect_reference("second", &second).await;
+    world.publish_all(order_events(&mut dice, 500, 100)).await;
+    world.expect_reference("and on", &second).await;
+    a.kill().await;
+    world.publish_all(order_events(&mut dice, 500, 100)).await;
+    world.expect_reference("with one", &second).await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_would_lose_what_is_gone_is_refused_and_the_rows_go_on() {
+    let mut world = World::start().await;
+    let definition = definition(json!([{"increment": {"count": 1}}]));
+    let events = |n: u64| {
+        (0..n)
+            .map(|n| event("N", &format!("k{}", n % 5), json!({ "n": n })))
+            .collect::<Vec<_>>()
+    };
+    world.publish_all(events(50)).await;
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("before", &definition).await;
+    let stream = world
+        .nats
+        .jetstream()
+        .get_stream("shop_orders")
+        .await
+        .unwrap();
+    stream.purge().sequence(21).await.unwrap();
+    world.ask("rebuild", json!({})).await.unwrap();
+    let status = world.expect_stopped("HistoryTruncated").await;
+    assert_eq!(status["live"], json!(definition.revision()));
+    world.publish_all(events(10)).await;
+    world
+        .expect_reference("the old rows go on", &definition)
+        .await;
+    worker.stop().await;
+}

@@ -16,7 +16,7 @@ use tidemill_nats::provision::{Mark, Outcome, StreamPlan, ensure};
 use tidemill_nats::{HeaderMap, KvBucket, KvEntry, Nats, Publish, Publisher};
 use tidemill_testbed::NatsServer;
 use tidemill_testbed::wait::within;
-use tidemill_worker_projection::{RunError, run};
+use tidemill_worker_projection::{Options, RunError, run_with};
 use tidemill_worker_runtime::control::{self, AskError};
 use tidemill_worker_runtime::{Health, Metrics, WorkerContext};
 use tokio::task::JoinHandle;
@@ -131,6 +131,15 @@ impl World {
 
     /// Starts a worker in this process, with a connection of its own.
     pub(crate) async fn worker(&self, pod: &str, definition: &ProjectionDefinition) -> Worker {
+        self.worker_with(pod, definition, Options::default()).await
+    }
+
+    pub(crate) async fn worker_with(
+        &self,
+        pod: &str,
+        definition: &ProjectionDefinition,
+        options: Options,
+    ) -> Worker {
         let context = WorkerContext {
             contract: Arc::new(self.contract(definition)),
             nats: Nats::connect(&Connection::plain(&self.server.url()), pod)
@@ -145,7 +154,7 @@ impl World {
         Worker {
             shutdown,
             health,
-            task: Some(tokio::spawn(run(context))),
+            task: Some(tokio::spawn(run_with(context, options))),
         }
     }
 
