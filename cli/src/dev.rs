@@ -13,5 +13,6 @@ pub(crate) mod log;
 pub(crate) mod observe;
 pub(crate) mod screen;
 pub(crate) mod server;
+mod starts;
 pub(crate) mod watch;
 pub(crate) mod workers;

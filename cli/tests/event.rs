@@ -37,7 +37,7 @@ const EVENTS: &str = r#"{"type": "order.placed", "subject": "o-1", "id": "1", "d
 {"type": "order.paid", "subject": "o-1", "id": "3", "time": "2026-01-31T12:00:00Z"}
 "#;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn events_are_published_and_read_back() {
     let server = server_with_stream("default", "orders").await;
     let shell = Shell::on(&server.url());
@@ -68,7 +68,7 @@ async fn events_are_published_and_read_back() {
     assert_eq!(events[0]["data"], json!({"total": 12.50}));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn refused_lines_are_named_and_the_others_are_stored() {
     let server = server_with_stream("shop", "orders").await;
     let shell = Shell::on(&server.url());
@@ -89,7 +89,7 @@ async fn refused_lines_are_named_and_the_others_are_stored() {
     assert_eq!(events.len(), 3);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn tail_shows_what_comes() {
     let server = server_with_stream("default", "orders").await;
     let shell = Shell::on(&server.url());
@@ -129,7 +129,7 @@ async fn tail_shows_what_comes() {
     assert_eq!(types, ["B", "D"], "{}", tail.stdout());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_event_is_shown_with_its_reason() {
     let server = server_with_stream("default", "orders").await;
     let shell = Shell::on(&server.url());
@@ -148,7 +148,7 @@ async fn what_is_no_event_is_shown_with_its_reason() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_addresses_and_names_give_one_clear_line() {
     let server = server_with_stream("default", "orders").await;
     let shell = Shell::on(&server.url());

@@ -1,5 +1,6 @@
 //! From manifests to streams, buckets and contracts.
 
+use super::starts;
 use crate::context::api_error;
 use crate::error::{Result, chain};
 use crate::manifests::{Declared, Manifests};
@@ -66,6 +67,7 @@ pub(crate) async fn apply(
                     && make(nats, &parked, &shown, &mut applied).await?
                 {
                     let contract = contract(&plan.resource, connection, &declared, plan.workload());
+                    starts::remember(nats, &contract).await?;
                     applied.contracts.insert(plan.resource.clone(), contract);
                 }
             }
@@ -85,6 +87,7 @@ pub(crate) async fn apply(
                     && make(nats, &parked, &shown, &mut applied).await?
                 {
                     let contract = contract(&plan.resource, connection, &declared, plan.workload());
+                    starts::remember(nats, &contract).await?;
                     applied.contracts.insert(plan.resource.clone(), contract);
                 }
             }

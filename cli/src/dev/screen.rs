@@ -85,7 +85,7 @@ impl<'a> Screen<'a> {
 
     /// Leaves what is shown where it is.
     pub(crate) fn end(&mut self) {
-        if let Some(region) = &mut self.region {
+        if let Some(mut region) = self.region.take() {
             region.end();
         }
     }

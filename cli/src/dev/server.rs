@@ -42,12 +42,31 @@ impl Server {
     /// # Errors
     /// No program, a port in use, or it doesn't come up; one line each.
     pub(crate) async fn start(folder: &Path, store: &Path, port: Option<u16>) -> Result<Self> {
-        let Program { path, version } = find(std::env::current_dir().ok().as_deref()).await?;
-        let chosen = match port {
-            Some(port) if is_free(port) => Some(port),
-            Some(port) => return Err(in_use(port)),
-            None => Some(USUAL_PORT).filter(|port| is_free(*port)),
-        };
+        let program = find(std::env::current_dir().ok().as_deref()).await?;
+        match port {
+            Some(port) if is_free(port) => Self::launch(&program, folder, store, Some(port))
+                .await?
+                .ok_or_else(|| in_use(port)),
+            Some(port) => Err(in_use(port)),
+            None => {
+                let usual = Some(USUAL_PORT).filter(|port| is_free(*port));
+                if let Some(server) = Self::launch(&program, folder, store, usual).await? {
+                    return Ok(server);
+                }
+                // Somebody took the usual one between our look and the server's.
+                let any = Self::launch(&program, folder, store, None).await?;
+                any.ok_or_else(|| CliError::failed("nats-server finds no free port"))
+            }
+        }
+    }
+
+    /// Nothing if the port is taken.
+    async fn launch(
+        program: &Program,
+        folder: &Path,
+        store: &Path,
+        port: Option<u16>,
+    ) -> Result<Option<Self>> {
         let cannot =
             |what: String, error: &std::io::Error| CliError::failed(format!("{what}: {error}"));
         let (ports, log) = (folder.join("ports"), folder.join("nats.log"));
@@ -57,7 +76,7 @@ impl Server {
             .map_err(|error| cannot(format!("{} can't be made", ports.display()), &error))?;
         let file = std::fs::File::create(&log)
             .map_err(|error| cannot(format!("{} can't be written", log.display()), &error))?;
-        let child = Command::new(&path)
+        let child = Command::new(&program.path)
             .args([
                 "--addr",
                 "127.0.0.1",
@@ -66,7 +85,7 @@ impl Server {
                 "tidemill-dev",
             ])
             .arg("--port")
-            .arg(chosen.map_or_else(|| "-1".to_owned(), |port| port.to_string()))
+            .arg(port.map_or_else(|| "-1".to_owned(), |port| port.to_string()))
             .arg("--store_dir")
             .arg(store)
             .arg("--ports_file_dir")
@@ -78,18 +97,26 @@ impl Server {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| cannot(format!("{} can't be started", path.display()), &error))?;
+            .map_err(|error| {
+                cannot(
+                    format!("{} can't be started", program.path.display()),
+                    &error,
+                )
+            })?;
         let watchdog = watchdog(child.id())
             .map_err(|error| cannot("`sh` can't be started".to_owned(), &error))?;
         let mut server = Server {
             child,
             watchdog,
             url: String::new(),
-            version,
+            version: program.version.clone(),
             log,
         };
-        server.url = server.wait_for_address(&ports, chosen).await?;
-        Ok(server)
+        match server.wait_for_address(&ports).await? {
+            Some(url) => server.url = url,
+            None => return Ok(None),
+        }
+        Ok(Some(server))
     }
 
     /// Its address.
@@ -127,14 +154,17 @@ impl Server {
         let _ = self.watchdog.kill().await;
     }
 
-    async fn wait_for_address(&mut self, ports: &Path, chosen: Option<u16>) -> Result<String> {
+    /// Nothing if it ended because its port is taken.
+    async fn wait_for_address(&mut self, ports: &Path) -> Result<Option<String>> {
         let deadline = Instant::now() + START_MAX;
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(self.did_not_start(&status.to_string(), chosen));
+                return self
+                    .did_not_start(&status.to_string())
+                    .map_or(Ok(None), Err);
             }
             if let Some(url) = self.child.id().and_then(|pid| address(ports, pid)) {
-                return Ok(url);
+                return Ok(Some(url));
             }
             if Instant::now() >= deadline {
                 let what = format!(
@@ -148,11 +178,11 @@ impl Server {
         }
     }
 
-    fn did_not_start(&self, status: &str, chosen: Option<u16>) -> CliError {
+    /// Nothing if its port is taken.
+    fn did_not_start(&self, status: &str) -> Option<CliError> {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        // Somebody took it between our look and the server's.
-        if let Some(port) = chosen.filter(|_| log.contains("address already in use")) {
-            return in_use(port);
+        if log.contains("address already in use") {
+            return None;
         }
         let last = log
             .lines()
@@ -161,8 +191,10 @@ impl Server {
         let why = last
             .and_then(|line| line.split_once("] "))
             .map_or("", |(_, why)| why);
-        CliError::failed(format!("nats-server ended ({status}) {why}"))
-            .remedy(format!("its log is {}", self.log.display()))
+        Some(
+            CliError::failed(format!("nats-server ended ({status}) {why}"))
+                .remedy(format!("its log is {}", self.log.display())),
+        )
     }
 }
 

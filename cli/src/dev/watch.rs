@@ -6,6 +6,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Editors write a file in several steps; a change counts when nothing has happened for this long.
 const QUIET: Duration = Duration::from_millis(150);
@@ -15,6 +16,8 @@ const BUSY_MAX: Duration = Duration::from_secs(2);
 /// Watches a folder until it is dropped.
 pub(crate) struct Watch {
     changes: mpsc::Receiver<()>,
+    /// When the first change came that wasn't told yet.
+    since: Option<Instant>,
     _watcher: RecommendedWatcher,
 }
 
@@ -25,7 +28,9 @@ impl Watch {
     /// The system has no more watches to give.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         let (sender, changes) = mpsc::channel(1);
-        let root = folder.to_owned();
+        // Changes are told by full paths, whatever was named.
+        let root = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let watched = root.clone();
         let heard = move |event: notify::Result<Event>| {
             // A watch that lost events says so; then everything may have changed.
             let relevant = event.map_or(true, |event| {
@@ -47,24 +52,33 @@ impl Watch {
         };
         let mut watcher = notify::recommended_watcher(heard).map_err(cannot)?;
         watcher
-            .watch(folder, RecursiveMode::Recursive)
+            .watch(&watched, RecursiveMode::Recursive)
             .map_err(cannot)?;
         Ok(Watch {
             changes,
+            since: None,
             _watcher: watcher,
         })
     }
 
-    /// Waits until something has changed and it is quiet again.
+    /// Waits until something has changed and it is quiet again. It may be given up at any point without losing a change.
     pub(crate) async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
-            return std::future::pending().await;
+        if self.since.is_none() {
+            if self.changes.recv().await.is_none() {
+                return std::future::pending().await;
+            }
+            self.since = Some(Instant::now());
         }
-        let quiet = async {
-            while let Ok(Some(())) = tokio::time::timeout(QUIET, self.changes.recv()).await {}
-        };
-        // Busy all the time is a reason to look now, not a fault.
-        let _ = tokio::time::timeout(BUSY_MAX, quiet).await;
+        while let Some(since) = self.since {
+            // Busy all the time is a reason to look now, not a fault.
+            if since.elapsed() >= BUSY_MAX
+                || tokio::time::timeout(QUIET, self.changes.recv())
+                    .await
+                    .is_err()
+            {
+                self.since = None;
+            }
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! From the text of a file to documents.
 
+mod differences;
+mod wording;
+
 use super::scalar::{Plain, Reading, read_plain};
 use super::tree::{Entry, Node, Place, Value};
 use super::{DEPTH_MAX, DOCUMENTS_MAX, Document, FILE_BYTES_MAX, NODES_MAX, PROBLEMS_MAX, Problem};
-use granit_parser::{
-    Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, StructureStyle, Tag,
-};
+use differences::{forbidden_character, is_text_tag, separator_with_content};
+use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, StructureStyle};
 use std::collections::HashMap;
+use wording::{cure, quoting_hint, rounded, shorten};
 
 /// Reads all documents of a file. Empty documents are left out. Never fails as a whole: what can't be read is a problem of its document.
 pub(crate) fn read(text: &str) -> Vec<Document> {
@@ -41,46 +44,6 @@ fn broken(place: Place, message: String) -> Document {
         problems: vec![problem],
         ..Document::default()
     }
-}
-
-/// What YAML 1.1 counts as not printable; kubectl refuses the whole file for it.
-fn forbidden_character(text: &str) -> Option<Problem> {
-    let allowed = |c: char| {
-        matches!(c, '\t' | '\n' | '\r' | '\u{85}' | '\u{20}'..='\u{7e}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..)
-            && c != '\u{feff}'
-    };
-    let (at, character) = text.char_indices().find(|(_, c)| !allowed(*c))?;
-    let before = text.get(..at).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .count()
-        + 1;
-    let code = u32::from(character);
-    Some(Problem {
-        place: Place { line, column },
-        path: String::new(),
-        message: format!(
-            "character U+{code:04X} may not stand in YAML; write it as an escape in double quotes, or remove it"
-        ),
-    })
-}
-
-/// kubectl cuts a file into documents by lines, before it reads any YAML.
-fn separator_with_content(text: &str) -> Option<Problem> {
-    let with_content = |line: &str| {
-        let rest = line.strip_prefix("---").map(str::trim);
-        rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('#'))
-    };
-    let line = text.lines().position(with_content)? + 1;
-    Some(Problem {
-        place: Place { line, column: 1 },
-        path: String::new(),
-        message: "a line that begins with `---` parts documents and may hold nothing else; put the rest into the next line".to_owned(),
-    })
 }
 
 /// A value with what limits need to know about it.
@@ -503,87 +466,6 @@ impl<'t> Reader<'t> {
         })
     }
 
-    fn refuse_tag(&mut self, place: Place, tag: Option<&Tag>, natural: &str) {
-        if let Some(tag) = tag.filter(|tag| tag.core_suffix() != Some(natural)) {
-            let shown = shorten(&tag.original());
-            self.problem(
-                place,
-                format!(
-                    "YAML takes `{shown}` for a tag, not for text; put the whole value in quotes"
-                ),
-            );
-        }
-    }
-
-    /// Syntax that YAML 1.2 allows and kubectl's reader refuses or understands otherwise; found by comparing both on random files.
-    fn refuse_what_only_1_2_has(&mut self, text: &str, style: ScalarStyle, span: &Span) {
-        let place = place(&span.start);
-        if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) {
-            // From the line of the `|` to the last one of the text.
-            for line in span.start.line().saturating_sub(1).max(1)..span.end.line() {
-                self.refuse_tab_before(Place {
-                    line,
-                    column: usize::MAX,
-                });
-            }
-        } else {
-            self.refuse_tab_before(place);
-        }
-        let flow = self
-            .frames
-            .last()
-            .is_some_and(|frame| frame.style == StructureStyle::Flow);
-        let message = if style == ScalarStyle::DoubleQuoted
-            && span.slice(self.text).is_some_and(escapes_a_slash)
-        {
-            "YAML 1.1 has no escape `\\/`; write `/`"
-        } else if self.wants_key() && span.end.line() > span.start.line() {
-            "a key must stand in one line"
-        } else if flow && style == ScalarStyle::Plain && span.is_empty() {
-            "a value is missing here; write null if that is meant"
-        } else if flow
-            && style == ScalarStyle::Plain
-            && (text.starts_with(':') || text.contains(" :") || text.contains(":#"))
-        {
-            "unquoted text in braces or brackets may not begin with `:` nor hold ` :` or `:#`; put it in quotes"
-        } else if flow && style == ScalarStyle::Plain && text.ends_with(" ?") {
-            "unquoted text in braces or brackets may not hold ` ?` before a comma; put it in quotes"
-        } else {
-            return;
-        };
-        self.problem(place, message.to_owned());
-    }
-
-    fn refuse_tab_before(&mut self, place: Place) {
-        let line = self
-            .lines
-            .get(place.line.saturating_sub(1))
-            .copied()
-            .unwrap_or_default();
-        let before = line.chars().take(place.column.saturating_sub(1));
-        let mut indentation = before.take_while(|c| matches!(c, ' ' | '\t' | '-' | '?' | ':'));
-        if let Some(column) = indentation.position(|c| c == '\t') {
-            let place = Place {
-                line: place.line,
-                column: column + 1,
-            };
-            self.problem(
-                place,
-                "a tab may not indent anything in YAML; use spaces".to_owned(),
-            );
-        }
-    }
-
-    fn check_anchor_name(&mut self, place: Place, name: &str) {
-        if !name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-        {
-            let name = shorten(name);
-            self.problem(place, format!("the anchor `{name}` is not read alike everywhere; use letters, digits, `_` and `-`"));
-        }
-    }
-
     fn path(&self) -> String {
         let mut path = String::new();
         for frame in &self.frames {
@@ -629,74 +511,6 @@ fn place(marker: &Marker) -> Place {
     Place {
         line: marker.line(),
         column: marker.col() + 1,
-    }
-}
-
-fn escapes_a_slash(quoted: &str) -> bool {
-    let mut escaped = false;
-    quoted.chars().any(|c| {
-        let found = escaped && c == '/';
-        escaped = !escaped && c == '\\';
-        found
-    })
-}
-
-/// `!!str` and the lone `!` both say: text.
-fn is_text_tag(tag: &Tag) -> bool {
-    tag.core_suffix() == Some("str") || tag.original() == "!"
-}
-
-fn shorten(text: &str) -> String {
-    const SHOWN_MAX: usize = 60;
-    if text.chars().count() <= SHOWN_MAX {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(SHOWN_MAX).collect();
-    short.push('…');
-    short
-}
-
-fn cure(text: &str, kubectl: &Reading, other: &Reading) -> String {
-    let mut forms = Vec::new();
-    for reading in [kubectl, other] {
-        let form = match reading {
-            Reading::Bool(value) => value.to_string(),
-            Reading::Int(value) => value.to_string(),
-            Reading::Float(value) => value.to_string(),
-            Reading::Null | Reading::Special | Reading::Text => continue,
-        };
-        if !forms.contains(&form) {
-            forms.push(form);
-        }
-    }
-    match forms.as_slice() {
-        [] => format!("write \"{text}\""),
-        forms => format!("write {}, or \"{text}\" for the text", forms.join(" or ")),
-    }
-}
-
-/// What a number becomes as a double, if that has other digits.
-fn rounded(text: &str, value: f64) -> Option<String> {
-    let significant = |text: &str| -> String {
-        let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
-        let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
-        digits
-            .trim_start_matches('0')
-            .trim_end_matches('0')
-            .to_owned()
-    };
-    let other = value.is_finite() && significant(text) != significant(&format!("{value:e}"));
-    other.then(|| format!("{value}"))
-}
-
-/// Expressions often hold what YAML has a use for; a person who wrote one without quotes is told.
-fn quoting_hint(line: &str) -> &'static str {
-    let value = line.split_once(": ").map_or("", |(_, value)| value.trim());
-    let begins = value.starts_with(['!', '&', '*', '@', '`', '%', '"', '\'', '[', '{', '|', '>']);
-    if begins || value.contains(": ") || value.contains(" #") || value.ends_with(':') {
-        "; if this line holds an expression or text with one of : # ! & * \" ' { [ in it, put the whole of it in quotes"
-    } else {
-        ""
     }
 }
 

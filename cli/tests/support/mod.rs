@@ -202,6 +202,13 @@ fn redacted(rest: &str, before: Option<char>) -> Option<(&'static str, usize)> {
             .find(')')
             .map(|end| ("(os error <n>)", "(os error ".len() + end + 1));
     }
+    let digits_here = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    if digits_here == 13 {
+        return Some(("<millis>", digits_here));
+    }
     let hex = bytes
         .iter()
         .take_while(|byte| byte.is_ascii_hexdigit())

@@ -1,0 +1,73 @@
+//! `start: {from: New}` means: from the moment the resource was first accepted. That moment is here, before any worker runs
+//! and before anybody is told the address: what is published from then on counts.
+
+use crate::context::api_error;
+use crate::error::{CliError, Result, chain};
+use tidemill_core::contract::{Contract, Workload};
+use tidemill_core::definition::{Start, StreamRef};
+use tidemill_core::names::COUNTERS_BUCKET;
+use tidemill_core::status::ResolvedStart;
+use tidemill_nats::{KvBucket, Nats, Publisher};
+
+/// Stores where the streams of a resource are begun that are begun at their end. What is stored already stays.
+pub(crate) async fn remember(nats: &Nats, contract: &Contract) -> Result<()> {
+    let bucket = KvBucket::new(&Publisher::new(nats, 1), COUNTERS_BUCKET);
+    for stream in begun_at_their_end(contract) {
+        let Some(binding) = contract.binding(&stream) else {
+            continue;
+        };
+        let key = format!(
+            "{}.start.{}.{}",
+            contract.resource.key_prefix(),
+            stream.namespace,
+            stream.name
+        );
+        let failed = |error: &tidemill_nats::KvError| {
+            CliError::failed(format!(
+                "where {} begins to read {stream} can't be stored: {}",
+                contract.resource,
+                chain(error)
+            ))
+        };
+        let state = nats
+            .stream_state(&binding.name)
+            .await
+            .map_err(|error| api_error(&error))?;
+        let resolved = ResolvedStart {
+            stream: stream.clone(),
+            incarnation: state.incarnation,
+            after: state.last,
+        };
+        let value = serde_json::to_vec(&resolved).unwrap_or_default();
+        bucket
+            .create(&key, value)
+            .await
+            .map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}
+
+fn begun_at_their_end(contract: &Contract) -> Vec<StreamRef> {
+    let (mut streams, starts): (Vec<StreamRef>, &[Start]) = match &contract.workload {
+        Workload::Projection(workload) => (workload.definition.sources.clone(), &workload.starts),
+        Workload::Saga(workload) => {
+            let triggers = workload.definition.triggers.iter();
+            (
+                triggers.map(|trigger| trigger.stream.clone()).collect(),
+                &workload.starts,
+            )
+        }
+    };
+    // One start per distinct stream, in order of first mention.
+    let mut seen = Vec::new();
+    streams.retain(|stream| {
+        let new = !seen.contains(stream);
+        seen.push(stream.clone());
+        new
+    });
+    let pairs = streams.into_iter().zip(starts);
+    pairs
+        .filter(|(_, start)| **start == Start::New)
+        .map(|(stream, _)| stream)
+        .collect()
+}

@@ -1,0 +1,288 @@
+//! `tidemill dev` as a process: its server, its folder, changed manifests, and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/dev.rs"]
+mod dev;
+mod support;
+
+use dev::{CAP, Dev, STATUS, until, write_manifests};
+use std::net::TcpListener;
+use support::{Shell, redact};
+use tidemill_testbed::{NatsServer, eventually};
+
+const PLACED: &str =
+    "event publish orders --type OrderPlaced --subject o-1 --id 1 --data '{\"total\": 12.50}'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_screen_says_where_and_what_next_and_ctrl_c_stops_everything() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut dev = Dev::start(&shell, "").await;
+    dev.line("Saga default/fulfilment: ready").await;
+    dev.line("Projection default/status: ready").await;
+    shell.run(PLACED).ok();
+    dev.line("Saga default/fulfilment: seen 1, matched 1").await;
+    let url = dev.url.clone();
+    let said = dev.stop().await;
+    let first: Vec<&str> = said
+        .lines()
+        .skip_while(|line| !line.starts_with("NATS: "))
+        .take(7)
+        .collect();
+    let first = first.join("\n").replace(&url, "<url>");
+    insta::assert_snapshot!("the_first_screen", redact(&first));
+    assert!(
+        said.contains("stopped; the next run goes on from here"),
+        "{said}"
+    );
+
+    // Nothing is left: no server, and no word of one.
+    assert!(async_nats::connect(&url).await.is_err());
+    assert!(!shell.path().join(".tidemill/dev.json").exists());
+    assert!(!shell.path().join("manifests/.tidemill/dev.json").exists());
+    let ran = shell.run("saga list");
+    assert!(
+        ran.code == Some(4) && ran.stderr.contains("tidemill dev"),
+        "{}",
+        ran.seen()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_stays_between_runs_until_fresh() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let run = Dev::start(&shell, "").await;
+    shell.run(PLACED).ok();
+    until(&shell, "query status o-1 -o json", |ran| {
+        ran.stdout.contains("placed")
+    })
+    .await;
+    run.stop().await;
+
+    let run = Dev::start(&shell, "").await;
+    // By the worker of the second run, which continues where the first stood.
+    until(&shell, "projection list -o json", |ran| {
+        ran.stdout.contains("\"running\": true")
+    })
+    .await;
+    let row = shell.run("query status o-1 -o json").ok().json();
+    assert_eq!(row, serde_json::json!({"state": "placed", "total": 12.50}));
+    assert_eq!(
+        shell
+            .run("event get orders -o json")
+            .ok()
+            .json_lines()
+            .len(),
+        1
+    );
+    run.stop().await;
+
+    let run = Dev::start(&shell, "--fresh").await;
+    assert_eq!(
+        shell
+            .run("event get orders -o json")
+            .ok()
+            .json_lines()
+            .len(),
+        0
+    );
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_manifests_are_taken_over_and_wrong_ones_are_not() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut dev = Dev::start(&shell, "").await;
+    shell.run(PLACED).ok();
+    until(&shell, "query status o-1 -o json", |ran| {
+        ran.stdout.contains("placed")
+    })
+    .await;
+
+    // Wrong: said with its place, and the old goes on.
+    shell.write(
+        "manifests/status.yaml",
+        &STATUS.replace("=event.data.total", "=evnt.data.total"),
+    );
+    dev.line("manifests/status.yaml:9:28: spec.handlers[0].set.total: `evnt` isn't declared")
+        .await;
+    dev.line("what ran before goes on").await;
+    shell
+        .run("event publish orders --type OrderPlaced --subject o-2 --data '{\"total\": 2}'")
+        .ok();
+    until(&shell, "query status o-2 -o json", |ran| {
+        ran.stdout.contains("placed")
+    })
+    .await;
+
+    // Mended and changed: the rows are made anew.
+    shell.write(
+        "manifests/status.yaml",
+        &STATUS.replace("state: placed", "state: taken"),
+    );
+    dev.line("all manifests are in force").await;
+    until(&shell, "query status o-2 -o json", |ran| {
+        ran.stdout.contains("taken")
+    })
+    .await;
+
+    // New and removed.
+    shell.write(
+        "manifests/deep/more.yaml",
+        &STATUS.replace("name: status", "name: more"),
+    );
+    dev.line("default/projection/more: started").await;
+    until(&shell, "query more o-1 -o json", |ran| {
+        ran.stdout.contains("placed")
+    })
+    .await;
+    std::fs::remove_file(shell.path().join("manifests/fulfilment.yaml")).unwrap();
+    dev.line("default/saga/fulfilment: stopped; its data stays")
+        .await;
+    let ran = shell.run("saga start fulfilment o-9");
+    assert!(
+        ran.code == Some(4) && ran.stderr.contains("no worker of default/saga/fulfilment"),
+        "{}",
+        ran.seen()
+    );
+    dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_dev_per_folder() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let dev = Dev::start(&shell, "").await;
+    let pid = dev.process.pid().to_string();
+    let second = shell.run("dev manifests");
+    assert_eq!(second.code, Some(5), "{}", second.seen());
+    insta::assert_snapshot!("one_dev_per_folder", second.seen().replace(&pid, "<pid>"));
+    dev.stop().await;
+    // Killed or stopped, a lock isn't left behind.
+    Dev::start(&shell, "").await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_dev_leaves_no_server_behind() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut dev = Dev::start(&shell, "").await;
+    shell.run(PLACED).ok();
+    dev.process.kill9();
+    let address = dev.url.strip_prefix("nats://").unwrap().to_owned();
+    eventually(
+        "the server's end",
+        CAP,
+        async || match std::net::TcpStream::connect(&address) {
+            Ok(_) => Err("it still listens"),
+            Err(_) => Ok(()),
+        },
+    )
+    .await;
+    // The next one takes over at once what it left.
+    let mut dev = Dev::start(&shell, "").await;
+    dev.line("Saga default/fulfilment: ready").await;
+    until(&shell, "query status o-1 -o json", |ran| {
+        ran.stdout.contains("placed")
+    })
+    .await;
+    dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_is_used_and_left_running() {
+    let server = NatsServer::start().await.unwrap();
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let dev = Dev::start(&shell, &format!("--nats {}", server.url())).await;
+    assert_eq!(dev.url, server.url());
+    shell.run(PLACED).ok();
+    until(&shell, "query status o-1 -o json", |ran| {
+        ran.stdout.contains("placed")
+    })
+    .await;
+    dev.stop().await;
+    // Its marks tell what there is, without any dev.
+    let ran = Shell::on(&server.url())
+        .run("query status o-1 -o json")
+        .ok();
+    assert_eq!(ran.json()["state"], "placed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_owns_is_left_alone_and_said() {
+    let server = NatsServer::start().await.unwrap();
+    let client = server.client().await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let theirs = async_nats::jetstream::stream::Config {
+        name: "default_orders".to_owned(),
+        subjects: vec!["theirs.>".to_owned()],
+        ..Default::default()
+    };
+    jetstream.create_stream(theirs).await.unwrap();
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut dev = Dev::start(&shell, &format!("--nats {}", server.url())).await;
+    dev.line("EventStream default/orders can't run: stream default_orders wasn't made by Tidemill")
+        .await;
+    dev.stop().await;
+    let subjects = jetstream
+        .get_stream("default_orders")
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .subjects
+        .clone();
+    assert_eq!(
+        subjects.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["theirs.>"]
+    );
+}
+
+#[test]
+fn what_is_wrong_from_the_start_is_one_clear_line() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    std::fs::create_dir(shell.path().join("empty")).unwrap();
+    shell.write(
+        "broken/a.yaml",
+        &STATUS.replace("key: event.subject", "kee: event.subject"),
+    );
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+
+    let mut seen = String::new();
+    for line in [
+        "dev nothing",
+        "dev empty",
+        "dev broken",
+        "dev manifests --fresh --nats nats://127.0.0.1:1",
+        "dev manifests --nats nats://127.0.0.1:1",
+    ] {
+        seen.push_str(&shell.run(line).seen());
+    }
+    let mut command = shell.command(&format!("dev manifests --port {port}"));
+    let in_use = command
+        .env(
+            "TIDEMILL_NATS_SERVER",
+            tidemill_testbed::nats_server::find_binary().unwrap(),
+        )
+        .output()
+        .unwrap();
+    seen.push_str(
+        &String::from_utf8(in_use.stderr)
+            .unwrap()
+            .replace(&port.to_string(), "<port>"),
+    );
+    let no_server = shell
+        .command("dev manifests")
+        .env("TIDEMILL_NATS_SERVER", "/nowhere/nats-server")
+        .output()
+        .unwrap();
+    seen.push_str(&String::from_utf8(no_server.stderr).unwrap());
+    insta::assert_snapshot!("what_is_wrong_from_the_start", redact(&seen));
+}

@@ -1,0 +1,260 @@
+//! `tidemill saga`, `projection`, `query` and `parked` as processes, against workers of a `tidemill dev`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/dev.rs"]
+mod dev;
+mod support;
+
+use dev::{Dev, participant, until, write_manifests};
+use support::{Ran, Shell};
+
+fn publish(shell: &Shell, subject: &str, data: &str) {
+    shell.run(&format!("event publish orders --type OrderPlaced --subject {subject} --id {subject} --data '{data}'")).ok();
+}
+
+/// Output without what differs from run to run: durations, revisions, times.
+fn stable(ran: &Ran) -> String {
+    let mut lines = Vec::new();
+    for line in ran.seen().lines() {
+        let words = line.split(' ').map(|word| {
+            let number = word.trim_end_matches(['s', 'm', 'h', ',']);
+            let duration = number.len() < word.len()
+                && !number.is_empty()
+                && number.parse::<f64>().is_ok()
+                && !word.ends_with(',');
+            if duration { "<age>" } else { word }
+        });
+        let mut line = words
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ");
+        // `12 ms` and `1.2 s` are two words.
+        for unit in [" ms", " s"] {
+            while let Some(at) = line.find(unit) {
+                let number = line[..at].rfind(' ').map_or(0, |space| space + 1);
+                let ends = line[at + unit.len()..]
+                    .chars()
+                    .next()
+                    .is_none_or(|next| !next.is_alphanumeric());
+                if !ends || line[number..at].parse::<f64>().is_err() {
+                    break;
+                }
+                line.replace_range(number..at + unit.len(), "<age>");
+            }
+        }
+        lines.push(line);
+    }
+    lines.join("\n") + "\n"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_are_listed_shown_started_and_cancelled() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut dev = Dev::start(&shell, "").await;
+    let participant = participant(&dev.url).await;
+    dev.line("Saga default/fulfilment: ready").await;
+    let mut seen = stable(&shell.run("saga list fulfilment").ok());
+
+    publish(&shell, "o-1", "{\"total\": 1}");
+    // Its outcome is an event too, so positions are the same each time.
+    until(&shell, "event get orders -o json", |ran| {
+        ran.json_lines().len() == 2
+    })
+    .await;
+    publish(
+        &shell,
+        "o-2",
+        "{\"total\": 2, \"do\": {\"charge\": \"refuse\"}}",
+    );
+    until(
+        &shell,
+        "saga list fulfilment --state completed -o json",
+        |ran| ran.json().as_array().unwrap().len() == 1,
+    )
+    .await;
+    until(
+        &shell,
+        "saga list fulfilment --state compensated -o json",
+        |ran| ran.json().as_array().unwrap().len() == 1,
+    )
+    .await;
+    // Counters are written behind.
+    until(&shell, "saga list fulfilment", |ran| {
+        ran.stdout.contains("seen 3") && ran.stdout.contains("compensated 1, ")
+    })
+    .await;
+    for line in [
+        "saga list",
+        "saga list fulfilment --reason Refused",
+        "saga list fulfilment --limit 1",
+        "saga show fulfilment o-2",
+        "saga show fulfilment o-9",
+        "saga list fulfilments",
+    ] {
+        seen.push_str(&stable(&shell.run(line)));
+    }
+
+    let started = shell
+        .run("saga start fulfilment o-3 --data '{\"total\": 3}' --await -o json")
+        .ok()
+        .json();
+    assert_eq!(started["summary"]["state"], "completed");
+    assert_eq!(started["steps"][0]["output"]["number"], 7);
+    seen.push_str(&stable(
+        &shell
+            .run("saga start fulfilment o-3 --data '{\"total\": 3}'")
+            .ok(),
+    ));
+    let refused = shell.run(
+        "saga start fulfilment o-4 --data '{\"do\": {\"reserve\": \"refuse\"}}' --await -o json",
+    );
+    assert_eq!(
+        (refused.code, refused.json()["summary"]["state"].as_str()),
+        (Some(1), Some("compensated")),
+        "{}",
+        refused.seen()
+    );
+
+    // One that waits for an answer that never comes.
+    seen.push_str(&stable(
+        &shell
+            .run("saga start fulfilment o-5 --data '{\"do\": {\"charge\": \"silent\"}}'")
+            .ok(),
+    ));
+    let waiting = shell.run("saga start fulfilment o-5 --await --timeout 1");
+    assert_eq!(waiting.code, Some(1), "{}", waiting.seen());
+    seen.push_str(&stable(&waiting));
+    let cancelled = shell
+        .run("saga cancel fulfilment o-5 --why 'customer called' --by tests")
+        .ok();
+    seen.push_str(&stable(&cancelled));
+    seen.push_str(&stable(&shell.run("saga cancel fulfilment o-1 --by tests")));
+    insta::assert_snapshot!("instances", seen);
+    participant.abort();
+    dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parked_instances_wait_for_a_decision() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let dev = Dev::start(&shell, "").await;
+    let participant = participant(&dev.url).await;
+    // The compensation is refused for good: nobody but a person knows what to do.
+    let data = "{\"total\": 1, \"do\": {\"charge\": \"refuse\", \"release\": \"refuse\"}}";
+    publish(&shell, "o-1", data);
+    until(&shell, "parked list fulfilment -o json", |ran| {
+        ran.json().as_array().unwrap().len() == 1
+    })
+    .await;
+    publish(&shell, "o-2", data);
+    let listed = until(&shell, "parked list fulfilment -o json", |ran| {
+        ran.json().as_array().unwrap().len() == 2
+    })
+    .await
+    .json();
+    assert_eq!(listed[0]["kind"], "saga");
+    until(&shell, "parked list fulfilment", |ran| {
+        ran.stdout.contains("parked 2")
+    })
+    .await;
+    let mut seen = stable(&shell.run("parked list fulfilment").ok());
+    for line in [
+        "parked show fulfilment o-1",
+        "parked redrive fulfilment o-1 --by tests --why 'tried again'",
+        "parked skip fulfilment o-9 --by tests",
+        "parked skip fulfilment",
+    ] {
+        seen.push_str(&stable(&shell.run(line)));
+    }
+    // Tried again it is refused again; given up it is over.
+    until(&shell, "saga show fulfilment o-1 -o json", |ran| {
+        let described = ran.json();
+        let inputs = described["timeline"].as_array().unwrap().len();
+        described["summary"]["state"] == "parked" && inputs == 6
+    })
+    .await;
+    let skipped = shell.run("parked skip fulfilment --all --by tests").ok();
+    seen.push_str(&stable(&skipped));
+    until(
+        &shell,
+        "saga list fulfilment --state compensated -o json",
+        |ran| ran.json().as_array().unwrap().len() == 2,
+    )
+    .await;
+    until(&shell, "parked list fulfilment -o json", |ran| {
+        ran.json().as_array().unwrap().is_empty()
+    })
+    .await;
+    seen.push_str(&stable(
+        &shell.run("parked redrive fulfilment o-1 --by tests"),
+    ));
+    insta::assert_snapshot!("parked_instances", seen);
+    participant.abort();
+    dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_queried_and_parked_keys_are_decided() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    std::fs::remove_file(shell.path().join("manifests/fulfilment.yaml")).unwrap();
+    let mut dev = Dev::start(&shell, "").await;
+    dev.line("Projection default/status: ready").await;
+    let mut seen = stable(&shell.run("query status").ok());
+
+    publish(&shell, "o-1", "{\"total\": 12.50}");
+    publish(&shell, "o-2", "{\"total\": 7}");
+    // No total: the expression fails, the key is parked, and what follows waits.
+    publish(&shell, "o-3", "{}");
+    shell
+        .run("event publish orders --type OrderConfirmed --subject o-3 --id confirmed")
+        .ok();
+    shell
+        .run("event publish orders --type SomethingElse --subject o-4 --id else")
+        .ok();
+    until(&shell, "projection list", |ran| ran.stdout.contains(" 5 ")).await;
+    until(&shell, "query status", |ran| {
+        ran.stdout.contains("seen 5") && ran.stdout.contains("1 key parked")
+    })
+    .await;
+    for line in [
+        "query status",
+        "query status o-1",
+        "query status o-1 -o json",
+        "query status -o json",
+        "query status --limit 1",
+        "query status o-3",
+        "projection list",
+        "parked list",
+        "parked list status -o yaml",
+        "parked show status o-3",
+        "parked show status o-1",
+        "parked redrive status o-3 --by tests",
+        "parked skip status o-3 --by tests --why 'test data'",
+        "query status o-3 -o json",
+        "projection accept-source status",
+    ] {
+        seen.push_str(&stable(&shell.run(line)));
+    }
+    let rebuilt = shell.run("projection rebuild status").ok();
+    assert!(
+        rebuilt.stdout.contains("-1 is built from the beginning"),
+        "{}",
+        rebuilt.seen()
+    );
+    until(&shell, "projection list", |ran| {
+        ran.stdout.contains("-1 ") || ran.stdout.contains("-1\n")
+    })
+    .await;
+    let rows = shell.run("query status -o json").ok().json();
+    assert_eq!(
+        rows[0],
+        serde_json::json!({"key": "o-1", "row": {"state": "placed", "total": 12.50}})
+    );
+    assert_eq!(rows.as_array().unwrap().len(), 3);
+    insta::assert_snapshot!("rows_and_parked_keys", seen);
+    dev.stop().await;
+}
