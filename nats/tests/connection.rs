@@ -13,6 +13,7 @@ use tidemill_nats::{
     ApiError, ConnectError, KvBucket, Nats, Publish, PublishError, Publisher, ReadError, ReadFrom,
     Reader, Subscription,
 };
+use tidemill_testbed::nats_server::round_trip;
 use tidemill_testbed::{NatsServer, User, eventually};
 
 const CAP: Duration = Duration::from_secs(60);
@@ -282,8 +283,9 @@ async fn a_message_that_kills_the_client_stops_nothing() {
     let mut all = Subscription::open(&nats, "ask.*", Some("group"))
         .await
         .unwrap();
-    nats.client().flush().await.unwrap();
     for round in 1..=3_u64 {
+        // Both subscriptions are the present client's, and the server knows them.
+        round_trip(&nats.client()).await.unwrap();
         poison(&server, "ask.one").await;
         eventually("another client", CAP, async || {
             let status = nats.status().borrow().clone();

@@ -106,7 +106,6 @@ async fn the_listed_permissions_suffice_and_are_narrow() {
         .subscribe("inventory.reserve")
         .await
         .unwrap();
-    answering.client().flush().await.unwrap();
 
     for contract in &contracts {
         let resource = &contract.resource;

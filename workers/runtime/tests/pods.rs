@@ -14,6 +14,7 @@ use tidemill_core::contract::{Connection, Contract};
 use tidemill_core::names::{Kind, ResourceId};
 use tidemill_nats::provision::{Outcome, StreamPlan, ensure};
 use tidemill_nats::{Nats, Publisher, publish};
+use tidemill_testbed::nats_server::round_trip;
 use tidemill_testbed::{NatsServer, eventually};
 use tidemill_worker_runtime::control::{self, Answers, AskError};
 use tidemill_worker_runtime::counters::Counters;
@@ -212,7 +213,7 @@ async fn requests_reach_the_owner_or_any_pod() {
                 }
             }
         });
-        context.nats.client().flush().await.unwrap();
+        round_trip(&context.nats.client()).await.unwrap();
     }
     for pod in ["a", "b", "b", "a"] {
         assert_eq!(
