@@ -19,6 +19,12 @@ const EVENT_STREAM: &str = "eventstream";
 /// Where an EventStream (`name` or `namespace/name`) is.
 pub(crate) async fn stream(context: &Context, nats: &Nats, name: &str) -> Result<StreamBinding> {
     let (namespace, name) = context.qualify(name);
+    if !is_name(&namespace) || !is_name(&name) {
+        return Err(
+            CliError::usage(format!("`{namespace}/{name}` is no name of an EventStream"))
+                .remedy("names have lower-case letters, digits and `-`"),
+        );
+    }
     let wanted = StreamRef { namespace, name };
     if let Some(dev) = context.dev()
         && let Some(binding) = dev.streams.iter().find(|binding| binding.stream == wanted)
@@ -67,6 +73,13 @@ pub(crate) async fn resource(
 ) -> Result<ResourceId> {
     let (namespace, name) = context.qualify(name);
     let wanted = ResourceId::new(kind, &namespace, &name);
+    if context
+        .dev()
+        .is_some_and(|dev| dev.resources.contains(&wanted))
+        || is_there(nats, &wanted).await?
+    {
+        return Ok(wanted);
+    }
     let known = resources(context, nats, kind).await?;
     if known.contains(&wanted) {
         return Ok(wanted);
@@ -80,6 +93,26 @@ pub(crate) async fn resource(
         Kind::Saga => "Saga",
     };
     Err(missing(word, &namespace, &name, names))
+}
+
+/// By its parked stream, which every one has under a name that follows from its own: that takes no list of all streams.
+pub(crate) async fn is_there(nats: &Nats, resource: &ResourceId) -> Result<bool> {
+    if !is_name(&resource.namespace) || !is_name(&resource.name) {
+        return Ok(false);
+    }
+    match nats.stream_state(&resource.parked_stream()).await {
+        Ok(state) => {
+            Ok(state.metadata().get(KIND).map(String::as_str) == Some(resource.kind.as_str()))
+        }
+        Err(ApiError::StreamMissing(_)) => Ok(false),
+        Err(error) => Err(api_error(&error)),
+    }
+}
+
+/// Whether a text can be the name of a resource, so that it may stand in subjects.
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.len() <= 63 && text.bytes().all(allowed)
 }
 
 /// All Projections or Sagas of the connection.

@@ -156,6 +156,8 @@ async fn wrong_addresses_and_names_give_one_clear_line() {
     for line in [
         "event get payments",
         "event get orders -n shop",
+        "event get 'or ders'",
+        "saga list orders.>",
         "event get orders --nats nonsense://x",
         "event get orders --nats nats://127.0.0.1:1",
         "event get orders --from yesterday",

@@ -74,10 +74,7 @@ impl Target {
         let mut found = Vec::new();
         for kind in [Kind::Projection, Kind::Saga] {
             let resource = ResourceId::new(kind, &namespace, &name);
-            if catalog::resources(context, nats, kind)
-                .await?
-                .contains(&resource)
-            {
+            if catalog::is_there(nats, &resource).await? {
                 found.push(resource);
             }
         }
