@@ -17,6 +17,8 @@ pub(crate) struct Summaries {
     bucket: KvBucket,
     prefix: String,
     waiting: Mutex<HashMap<String, InstanceSummary>>,
+    /// One flush at a time: of two, the older could write last.
+    flushing: tokio::sync::Mutex<()>,
     full: tokio::sync::Notify,
 }
 
@@ -26,6 +28,7 @@ impl Summaries {
             bucket: KvBucket::new(publisher, SUMMARIES_BUCKET),
             prefix: resource.key_prefix(),
             waiting: Mutex::default(),
+            flushing: tokio::sync::Mutex::default(),
             full: tokio::sync::Notify::new(),
         }
     }
@@ -51,6 +54,7 @@ impl Summaries {
     }
 
     pub(crate) async fn flush(&self) {
+        let _flushing = self.flushing.lock().await;
         let waiting =
             std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let mut pending = Vec::with_capacity(waiting.len());
