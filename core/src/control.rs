@@ -22,6 +22,9 @@ pub mod saga_verb {
     pub const CANCEL: &str = "cancel";
     /// [`super::DecisionRequest`] → [`super::Accepted`].
     pub const DECIDE: &str = "decide";
+    /// [`super::AcceptSourceRequest`] → [`super::Accepted`]: a trigger stream that was set back or replaced is read on
+    /// from its present end.
+    pub const ACCEPT_SOURCE: &str = "accept-source";
 }
 
 /// Verbs of a projection.

@@ -46,6 +46,8 @@ pub struct TriggerCounters {
     pub position: u64,
     /// Incarnation of the stream the position is of.
     pub incarnation: String,
+    /// [`ResolvedStart::accepted`] when the position was reached.
+    pub accepted: u64,
     /// Events read.
     pub seen: u64,
     /// Events that matched a trigger.
@@ -169,4 +171,27 @@ pub struct ResolvedStart {
     pub incarnation: String,
     /// Events after this sequence are read; 0 = all.
     pub after: u64,
+    /// How often a stream that was set back or replaced was accepted since. Positions of an earlier number mean nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub accepted: u64,
+    /// Why nothing is read, if so: the stream was set back or replaced, and nobody has accepted that yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<String>,
+}
+
+impl ResolvedStart {
+    /// A stream that is begun after this sequence.
+    pub fn new(stream: StreamRef, incarnation: String, after: u64) -> Self {
+        ResolvedStart {
+            stream,
+            incarnation,
+            after,
+            accepted: 0,
+            reset: None,
+        }
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -85,6 +85,8 @@ pub struct StreamState {
     pub subjects_count: u64,
     /// When its last message was stored.
     pub last_stored_at: Timestamp,
+    /// The server's clock when it answered; absent from old servers.
+    pub server_time: Option<Timestamp>,
     /// Its configuration as the server writes it.
     pub config: Value,
 }
@@ -158,6 +160,8 @@ impl StreamState {
 struct Info {
     config: Value,
     created: String,
+    #[serde(default)]
+    ts: String,
     state: InfoState,
 }
 
@@ -275,6 +279,19 @@ impl Nats {
             }
             done => done,
         }
+    }
+
+    /// As [`Nats::last_for_subject`], answered by the stream's leader: never one that is behind.
+    ///
+    /// # Errors
+    /// [`ApiError`]
+    pub async fn last_at_leader(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        self.get_by_api(stream, &json!({ "last_by_subj": subject }))
+            .await
     }
 
     async fn direct(&self, call: String, body: Bytes) -> Result<Option<StoredMessage>, ApiError> {
@@ -424,6 +441,7 @@ fn state_of(stream: &str, info: Info) -> StreamState {
         bytes: info.state.bytes,
         subjects_count: info.state.num_subjects,
         last_stored_at: time(&info.state.last_ts),
+        server_time: Timestamp::parse(&info.ts),
         config: info.config,
     }
 }

@@ -2,7 +2,7 @@
 //! can be read of the outcome.
 
 use crate::binaries;
-use crate::process::Process;
+use crate::process::{Process, ProcessBuilder};
 use crate::{NatsServer, eventually};
 use anyhow::{Context, Result, anyhow};
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use tidemill_core::definition::{
 use tidemill_core::names::{COUNTERS_BUCKET, Kind, ResourceId, SUMMARIES_BUCKET};
 use tidemill_core::status::{InstanceSummary, SagaCounters, TriggerCounters};
 use tidemill_nats::provision::{Mark, StreamPlan, ensure};
-use tidemill_nats::{KvBucket, Nats, Publisher};
+use tidemill_nats::{KvBucket, Nats, Publisher, ReadFrom, Reader, StoredMessage};
 
 /// A resource's surroundings. Namespace `shop`; its EventStream is `shop/orders` with prefix `shop.orders`.
 pub struct Lab {
@@ -80,7 +80,7 @@ impl Lab {
     }
 
     async fn with(server: NatsServer, resource: ResourceId, workload: Workload) -> Result<Lab> {
-        let connection = Connection::plain(&server.url());
+        let connection = Connection::plain(&server.admin_url());
         let binding = StreamBinding {
             stream: orders(),
             name: "shop_orders".to_owned(),
@@ -137,11 +137,30 @@ impl Lab {
     /// # Errors
     /// If it can't be built or started.
     pub fn worker(&self, pod: &str) -> Result<Process> {
-        let file: PathBuf = self.folder.path().join("contract.json");
-        std::fs::write(&file, self.contract.to_json())?;
-        let worker = Process::builder(binaries::worker()?)
+        self.worker_with(pod, &self.contract, |builder| builder)
+    }
+
+    /// Starts a worker with another contract, or with changes to how the process is started.
+    ///
+    /// # Errors
+    /// If it can't be built or started.
+    pub fn worker_with(
+        &self,
+        pod: &str,
+        contract: &Contract,
+        change: impl FnOnce(ProcessBuilder) -> ProcessBuilder,
+    ) -> Result<Process> {
+        let file: PathBuf = self.folder.path().join(format!("contract-{pod}.json"));
+        std::fs::write(&file, contract.to_json())?;
+        let address = self.address_file(pod);
+        if address.exists() {
+            std::fs::remove_file(&address)?;
+        }
+        let builder = Process::builder(binaries::worker()?)
             .arg("--contract")
             .arg(&file)
+            .arg("--ready-file")
+            .arg(&address)
             .args([
                 "--listen",
                 "127.0.0.1:0",
@@ -150,9 +169,51 @@ impl Lab {
                 "--log-format",
                 "text",
             ])
-            .name(format!("worker {pod}"))
-            .spawn()?;
-        Ok(worker)
+            .name(format!("worker {pod}"));
+        Ok(change(builder).spawn()?)
+    }
+
+    fn address_file(&self, pod: &str) -> PathBuf {
+        self.folder.path().join(format!("address-{pod}"))
+    }
+
+    /// What a worker says at an endpoint: `/readyz`, `/metrics`.
+    ///
+    /// # Errors
+    /// If it doesn't serve yet.
+    pub async fn look(&self, pod: &str, path: &str) -> Result<String> {
+        let address = std::fs::read_to_string(self.address_file(pod))?;
+        Ok(crate::http::get(address.trim(), path).await?)
+    }
+
+    /// The value of a metric of a worker, without `tidemill_`; 0 if it isn't there.
+    ///
+    /// # Errors
+    /// If the worker doesn't serve yet.
+    pub async fn metric(&self, pod: &str, name: &str) -> Result<f64> {
+        let text = self.look(pod, "/metrics").await?;
+        let line = format!("tidemill_{name} ");
+        let value = text.lines().find_map(|text| text.strip_prefix(&line));
+        Ok(value.and_then(|text| text.parse().ok()).unwrap_or(0.0))
+    }
+
+    /// Every event of the EventStream, oldest first.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub async fn events(&self) -> Result<Vec<StoredMessage>> {
+        self.messages("shop_orders", Vec::new()).await
+    }
+
+    /// Every message of a stream that matches one of the filters.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub async fn messages(&self, stream: &str, filters: Vec<String>) -> Result<Vec<StoredMessage>> {
+        let mut reader = Reader::open_to_end(&self.nats, stream, filters, ReadFrom::First).await?;
+        let mut messages = Vec::new();
+        while reader.next_batch(1024, &mut messages).await? > 0 {}
+        Ok(messages)
     }
 
     /// Asks the workers, again while nobody answers.
@@ -215,6 +276,7 @@ impl Lab {
             .entries(&prefix)
             .await?
             .into_values()
+            .filter(|entry| !entry.deleted)
         {
             let summary: InstanceSummary = serde_json::from_slice(&entry.value)?;
             all.insert(summary.id.clone(), summary);
@@ -222,7 +284,8 @@ impl Lab {
         Ok(all)
     }
 
-    fn bucket(&self, name: &str) -> KvBucket {
+    /// One of the shared buckets.
+    pub fn bucket(&self, name: &str) -> KvBucket {
         KvBucket::new(&Publisher::new(&self.nats, 256), name)
     }
 }
@@ -245,7 +308,8 @@ fn add(total: &mut SagaCounters, one: SagaCounters) {
     total.late_replies += one.late_replies;
     total.forged_replies += one.forged_replies;
     total.unreadable += one.unreadable;
-    total.log_resets += one.log_resets;
+    // Every partition sees every one.
+    total.log_resets = total.log_resets.max(one.log_resets);
     total.log_sequence = total.log_sequence.max(one.log_sequence);
     for (stream, trigger) in one.triggers {
         let sum: &mut TriggerCounters = total.triggers.entry(stream).or_default();
@@ -255,5 +319,6 @@ fn add(total: &mut SagaCounters, one: SagaCounters) {
         sum.skipped += trigger.skipped;
         sum.existing += trigger.existing;
         sum.parked += trigger.parked;
+        sum.accepted = sum.accepted.max(trigger.accepted);
     }
 }

@@ -196,6 +196,15 @@ impl NatsServer {
         format!("nats://{user}:{user}@127.0.0.1:{}", self.port.number())
     }
 
+    /// Address with all rights: with the credentials of [`ADMIN`] where the server has users.
+    #[must_use]
+    pub fn admin_url(&self) -> String {
+        match self.settings.users.is_empty() {
+            true => self.url(),
+            false => self.url_for(ADMIN),
+        }
+    }
+
     /// Port for clients.
     #[must_use]
     pub fn port(&self) -> u16 {

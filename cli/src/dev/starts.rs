@@ -33,11 +33,7 @@ pub(crate) async fn remember(nats: &Nats, contract: &Contract) -> Result<()> {
             .stream_state(&binding.name)
             .await
             .map_err(|error| api_error(&error))?;
-        let resolved = ResolvedStart {
-            stream: stream.clone(),
-            incarnation: state.incarnation,
-            after: state.last,
-        };
+        let resolved = ResolvedStart::new(stream.clone(), state.incarnation, state.last);
         let value = serde_json::to_vec(&resolved).unwrap_or_default();
         bucket
             .create(&key, value)

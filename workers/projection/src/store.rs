@@ -248,11 +248,7 @@ impl Store {
                 Start::Position(sequence) => sequence.saturating_sub(1),
                 Start::Time(time) => self.last_before(&state.name, time, state.last).await?,
             };
-            let resolved = ResolvedStart {
-                stream: stream.clone(),
-                incarnation: state.incarnation.clone(),
-                after,
-            };
+            let resolved = ResolvedStart::new(stream.clone(), state.incarnation.clone(), after);
             let json = serde_json::to_string(&resolved).unwrap_or_default();
             if self.counters.create(&key, json).await?.is_some() {
                 tracing::info!(%stream, after, "reading begins");

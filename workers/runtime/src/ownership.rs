@@ -50,6 +50,7 @@ pub type Owned = BTreeMap<u16, u64>;
 #[derive(Debug)]
 pub struct Ownership {
     owned: watch::Receiver<Owned>,
+    confirmed: Arc<Mutex<Option<Instant>>>,
     first: First,
     release: CancellationToken,
     task: JoinHandle<()>,
@@ -57,6 +58,37 @@ pub struct Ownership {
 
 /// Partitions that this process claimed before anybody else ever did.
 type First = Arc<Mutex<BTreeSet<u16>>>;
+
+/// A heartbeat older than this may be one of a worker that others are about to take for dead. Shorter than [`view::DEAD_MS`], so that
+/// what is done while it is younger is done by the owner.
+const FRESH_MAX: Duration = Duration::from_millis(3000);
+
+/// Whether this worker is surely still the owner of what it believes to own. Cheap to clone.
+///
+/// A worker that was stopped for a while and goes on believes for moments what was true before. Its work is harmless, as ids and
+/// expected sequences make sure; what has neither (derived figures, "nobody else can have done it") must ask here first.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    owned: watch::Receiver<Owned>,
+    /// When the last heartbeat was sent that has come back through the reading, and with it every claim before it.
+    confirmed: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Standing {
+    /// Whether a heartbeat has come back that is so young that nobody can have taken this worker for dead since.
+    pub fn is_fresh(&self) -> bool {
+        let confirmed = *self
+            .confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        confirmed.is_some_and(|at| at.elapsed() < FRESH_MAX)
+    }
+
+    /// Whether a partition is this worker's, as far as it knows; see [`Standing::is_fresh`].
+    pub fn owns(&self, partition: u16) -> bool {
+        self.owned.borrow().contains_key(&partition)
+    }
+}
 
 impl Drop for Ownership {
     fn drop(&mut self) {
@@ -91,12 +123,15 @@ impl Ownership {
             owned: sender,
             first: First::default(),
             beat_revision: 0,
+            beats: Beats::default(),
             stand_by: false,
         };
         let first = Arc::clone(&member.first);
+        let confirmed = Arc::clone(&member.beats.confirmed);
         let task = tokio::spawn(member.run(release.clone()));
         Ownership {
             owned,
+            confirmed,
             first,
             release,
             task,
@@ -106,6 +141,14 @@ impl Ownership {
     /// What is owned, and its changes. Empty while nothing is.
     pub fn owned(&self) -> watch::Receiver<Owned> {
         self.owned.clone()
+    }
+
+    /// Whether this worker is surely still the owner of what it believes to own.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            owned: self.owned.clone(),
+            confirmed: Arc::clone(&self.confirmed),
+        }
     }
 
     /// Whether nobody owned this partition before this process did: then nobody else can still be doing its work.
@@ -151,8 +194,55 @@ struct Member {
     owned: watch::Sender<Owned>,
     first: First,
     beat_revision: u64,
+    beats: Beats,
     /// Another process has our name: wait until it is silent.
     stand_by: bool,
+}
+
+/// Own heartbeats on their way: sent, acknowledged, read back.
+#[derive(Default)]
+struct Beats {
+    sent_at: Option<Instant>,
+    /// The last one that was acknowledged, and when it was sent.
+    acknowledged: Option<(u64, Instant)>,
+    read: u64,
+    confirmed: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Beats {
+    /// Only one is under way at a time, so the last one sent is the one that is acknowledged.
+    fn sent(&mut self) {
+        self.sent_at = Some(Instant::now());
+    }
+
+    fn acknowledged(&mut self, revision: u64) {
+        self.acknowledged = self.sent_at.map(|sent_at| (revision, sent_at));
+    }
+
+    fn read(&mut self, revision: u64) {
+        self.read = revision;
+    }
+
+    /// Call it once what was read has been acted on: fresh must not be seen before what is owned.
+    fn confirm(&self) {
+        if let Some((revision, sent_at)) = self.acknowledged
+            && self.read >= revision
+        {
+            *self
+                .confirmed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(sent_at);
+        }
+    }
+
+    fn forget(&mut self) {
+        let confirmed = Arc::clone(&self.confirmed);
+        *confirmed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self = Beats {
+            confirmed,
+            ..Beats::default()
+        };
+    }
 }
 
 impl Member {
@@ -168,6 +258,7 @@ impl Member {
                 }
             };
             self.own(Owned::new());
+            self.beats.forget();
             self.context.health.not_ready("ownership", end.to_string());
             tracing::warn!(reason = %end, "giving up all partitions and beginning anew");
             self.stand_by = matches!(end, End::SameName(_));
@@ -210,7 +301,9 @@ impl Member {
             self.stand_by = false;
         }
         // Not guarded: an earlier process of this pod is dead, or gives way.
+        self.beats.sent();
         self.beat_revision = self.bucket.write(self.beat(Guard::None)).await?;
+        self.beats.acknowledged(self.beat_revision);
         view.begin(self.beat_revision);
         self.context.health.ready("ownership");
 
@@ -231,6 +324,7 @@ impl Member {
                         return Err(End::NotRenewed);
                     }
                     if renewing.is_none() {
+                        self.beats.sent();
                         let write = self.beat(Guard::Revision(self.beat_revision));
                         let bucket = self.bucket.clone();
                         renewing = Some(async move { bucket.write(write).await }.boxed());
@@ -238,7 +332,9 @@ impl Member {
                 }
                 result = async { match &mut renewing { Some(renewing) => renewing.await, None => std::future::pending().await } } => {
                     renewing = None;
-                    self.renewed(result).await?.then(|| renewed = Instant::now());
+                    if self.renewed(result).await? {
+                        renewed = Instant::now();
+                    }
                 }
                 Some((partition, result)) = taking.next(), if !taken.is_empty() => {
                     taken.remove(&partition);
@@ -246,6 +342,7 @@ impl Member {
                 }
             }
             self.own(view.owned());
+            self.beats.confirm();
             for Take {
                 partition,
                 expected,
@@ -260,7 +357,7 @@ impl Member {
         }
     }
 
-    fn apply(&self, view: &mut View, entries: &mut Vec<KvEntry>, at: u64) {
+    fn apply(&mut self, view: &mut View, entries: &mut Vec<KvEntry>, at: u64) {
         for entry in entries.drain(..) {
             let Some(key) = entry
                 .key
@@ -276,6 +373,9 @@ impl Member {
                 Some(("pod", pod))
                     if pod != self.token || value().is_some_and(|value| value.run == self.run) =>
                 {
+                    if pod == self.token {
+                        self.beats.read(entry.revision);
+                    }
                     view.beat(pod, at);
                 }
                 Some(("claim", partition)) => {
@@ -294,6 +394,7 @@ impl Member {
         match result {
             Ok(revision) => {
                 self.beat_revision = revision;
+                self.beats.acknowledged(revision);
                 Ok(true)
             }
             Err(KvError::Write {

@@ -5,20 +5,25 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::names::LogKind;
-use tidemill_nats::{Publish, PublishError};
+use tidemill_nats::{HeaderMap, Publish, PublishError};
 
 /// Pause after an append whose fate is unknown.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Pause while the log takes nothing: full, or not permitted.
+const CLOSED_PAUSE: Duration = Duration::from_secs(2);
+
+/// JetStream's code for a stream that is full and refuses new messages.
+const STREAM_FULL: u64 = 10077;
 
 /// What became of an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Appended {
     /// It is stored.
     Stored,
     /// One of its kind, which is stored only once, was there already.
     Existing,
-    /// The log refuses it for good; it was logged and counted.
-    Refused,
+    /// The log refuses it for good, and why; it was logged and counted.
+    Refused(String),
     /// The worker is shutting down; whoever owns the partition next does it again.
     Abandoned,
 }
@@ -30,42 +35,83 @@ impl Engine {
     /// same or an acknowledgement is lost, and the machine takes it as one. A timer or a publish that was stored before
     /// its time (a log that was set back) means nothing to the fold, so it must be possible to store it again.
     pub(crate) async fn append(&self, instance: &str, kind: LogKind, payload: Vec<u8>) -> Appended {
+        self.append_with(instance, kind, HeaderMap::new(), payload.into())
+            .await
+    }
+
+    /// The same with headers: an answer that is relayed keeps what it says of errors.
+    pub(crate) async fn append_with(
+        &self,
+        instance: &str,
+        kind: LogKind,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Appended {
         let once = matches!(kind, LogKind::Started);
         let Some(subject) = self.log_subject(instance, kind) else {
-            return Appended::Refused;
+            return Appended::Refused("its id is too long".to_owned());
         };
-        let payload = Bytes::from(payload);
+        // An append without an answer may have been stored.
+        let mut unsure = false;
         loop {
             let message = Publish {
+                headers: headers.clone(),
                 expected_last_subject_sequence: once.then_some(0),
                 ..Publish::new(subject.clone(), payload.clone())
             };
-            match self.publisher.publish(message).await.await {
-                Ok(_) => return Appended::Stored,
-                Err(PublishError::Conflict) => return Appended::Existing,
-                Err(error) if error.may_pass() => {
-                    tracing::warn!(%error, instance, "append to the log is tried again");
-                    tokio::select! {
-                        () = tokio::time::sleep(PAUSE) => {}
-                        () = self.shutdown.cancelled() => return Appended::Abandoned,
-                    }
+            let error = match self.publisher.publish(message).await.await {
+                Ok(_) => {
+                    self.trouble.over(&self.health);
+                    return Appended::Stored;
                 }
-                Err(error) => {
+                Err(error) => error,
+            };
+            let pause = match &error {
+                PublishError::Conflict if unsure => match self.holds(&subject, &payload).await {
+                    Some(true) => return Appended::Stored,
+                    Some(false) => return Appended::Existing,
+                    None => PAUSE,
+                },
+                PublishError::Conflict => return Appended::Existing,
+                error if error.may_pass() => {
+                    unsure |= matches!(error, PublishError::Unknown(_));
+                    self.metrics.appends_retried.inc();
+                    tracing::debug!(
+                        error = without_subject(error),
+                        instance,
+                        "an append is tried again"
+                    );
+                    PAUSE
+                }
+                PublishError::Refused {
+                    code: STREAM_FULL, ..
+                }
+                | PublishError::Denied(_) => {
+                    let why = format!("the log takes nothing: {}", without_subject(&error));
+                    self.trouble.begin(&self.health, why);
+                    CLOSED_PAUSE
+                }
+                error => {
                     self.metrics.appends_refused.inc();
-                    tracing::error!(%error, instance, "the log refuses an input: make room in, or mend, its stream");
-                    tokio::select! {
-                        () = tokio::time::sleep(PAUSE * 10) => {}
-                        () = self.shutdown.cancelled() => return Appended::Abandoned,
-                    }
-                    if !matches!(
-                        error,
-                        PublishError::Refused { code: 10077, .. } | PublishError::Denied(_)
-                    ) {
-                        return Appended::Refused;
-                    }
+                    let error = without_subject(error);
+                    tracing::error!(error, instance, "the log refuses an input");
+                    return Appended::Refused(error);
                 }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.shutdown.cancelled() => return Appended::Abandoned,
             }
         }
+    }
+
+    /// Whether the last message of a subject is this one; `None` if that can't be read now.
+    async fn holds(&self, subject: &str, payload: &Bytes) -> Option<bool> {
+        let stored = self
+            .nats
+            .last_at_leader(&self.workload.log_stream, subject)
+            .await;
+        Some(stored.ok()??.payload == *payload)
     }
 
     /// Appends without waiting.
@@ -79,5 +125,35 @@ impl Engine {
         self.work.spawn(async move {
             engine.append(&instance, kind, payload).await;
         });
+    }
+}
+
+/// An error for logs and people: the subject of a reply holds its token, so no subject of the log is ever shown.
+pub(crate) fn without_subject(error: &PublishError) -> String {
+    match error {
+        PublishError::Denied(_) => {
+            "no permission to publish: see `tidemill permissions`".to_owned()
+        }
+        PublishError::NoStream(_) => "no stream takes the subject".to_owned(),
+        PublishError::Conflict | PublishError::Refused { .. } | PublishError::Unknown(_) => {
+            error.to_string()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_shows_the_subject_of_a_reply() {
+        let subject = "_tm.log.shop.fulfilment.7.o-1.r.reserve.a.1.6nvph3u7ey7l324ipsqw";
+        for error in [
+            PublishError::Denied(subject.to_owned()),
+            PublishError::NoStream(subject.to_owned()),
+        ] {
+            let shown = without_subject(&error);
+            assert!(!shown.contains("6nvph3u7ey7l324ipsqw"), "{shown}");
+        }
     }
 }

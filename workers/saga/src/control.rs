@@ -4,36 +4,49 @@ use crate::append::Appended;
 use crate::engine::Engine;
 use crate::partitions::Partitions;
 use crate::shard::{Answer, Ask};
+use crate::starts::Triggers;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidemill_core::control::{
-    CancelRequest, ControlError, DecisionRequest, InstanceRequest, Reply, StartReply, StartRequest,
-    saga_verb,
+    AcceptSourceRequest, CancelRequest, ControlError, DecisionRequest, Described, InstanceRequest,
+    Reply, StartReply, StartRequest, is_settled, saga_verb,
 };
 use tidemill_core::envelope::Event;
 use tidemill_core::names::{LogKind, Run, encode_token, partition};
 use tidemill_core::saga::Started;
 use tidemill_core::timestamp::Timestamp;
 use tidemill_worker_runtime::control::{Answers, Request};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// The verbs and who answers them. All concern one instance, so its partition's owner does.
-pub(crate) const VERBS: [(&str, Answers); 5] = [
+/// Requests that wait for an instance's end at once; more are refused, so that they never hold up the others.
+const AWAITS_MAX: usize = 128;
+/// Longest wait for an instance's end; then it has to be asked again. Who asked may be gone since long.
+const AWAIT_MAX: Duration = Duration::from_secs(600);
+/// Pause before an instance whose start isn't folded yet is asked for again.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Instances running in this worker beyond which none are started by request; streams stop earlier.
+const RUNNING_MAX: u64 = 2 * crate::trigger::RUNNING_MAX;
+
+/// The verbs and who answers them. What concerns one instance, its partition's owner does.
+pub(crate) const VERBS: [(&str, Answers); 6] = [
     (saga_verb::START, Answers::Owner),
     (saga_verb::DESCRIBE, Answers::Owner),
     (saga_verb::AWAIT, Answers::Owner),
     (saga_verb::CANCEL, Answers::Owner),
     (saga_verb::DECIDE, Answers::Owner),
+    (saga_verb::ACCEPT_SOURCE, Answers::Any),
 ];
 
 /// Answers requests until shut down.
 pub(crate) async fn serve(
     engine: Arc<Engine>,
     partitions: Arc<Partitions>,
+    triggers: Arc<Triggers>,
     mut requests: mpsc::Receiver<Request>,
 ) {
+    let awaits = Arc::new(Semaphore::new(AWAITS_MAX));
     loop {
         let request = tokio::select! {
             request = requests.recv() => request,
@@ -41,12 +54,19 @@ pub(crate) async fn serve(
         };
         let Some(request) = request else { return };
         let (engine, partitions) = (Arc::clone(&engine), Arc::clone(&partitions));
+        let (triggers, awaits) = (Arc::clone(&triggers), Arc::clone(&awaits));
         // Not in `engine.work`: an `await` may take as long as its instance.
-        tokio::spawn(async move { handle(engine, partitions, request).await });
+        tokio::spawn(async move { handle(engine, partitions, triggers, awaits, request).await });
     }
 }
 
-async fn handle(engine: Arc<Engine>, partitions: Arc<Partitions>, request: Request) {
+async fn handle(
+    engine: Arc<Engine>,
+    partitions: Arc<Partitions>,
+    triggers: Arc<Triggers>,
+    awaits: Arc<Semaphore>,
+    request: Request,
+) {
     match request.verb {
         saga_verb::START => {
             let Some(start) =
@@ -55,7 +75,7 @@ async fn handle(engine: Arc<Engine>, partitions: Arc<Partitions>, request: Reque
                 return;
             };
             let answer = match start {
-                Ok(start) => start_instance(&engine, start).await,
+                Ok(start) => start_instance(&engine, start, &request).await,
                 Err(error) => Err(error),
             };
             send(request, answer).await;
@@ -71,14 +91,19 @@ async fn handle(engine: Arc<Engine>, partitions: Arc<Partitions>, request: Reque
             .await
         }
         saga_verb::AWAIT => {
-            relay(
-                &engine,
-                &partitions,
-                request,
-                |r: &InstanceRequest| &r.id,
-                |r, a| Ask::Await(r.id, a),
-            )
-            .await
+            let Ok(_permit) = awaits.try_acquire() else {
+                let why = format!("{AWAITS_MAX} others wait here already: ask again later");
+                return request.refuse("Unavailable", &why).await;
+            };
+            await_instance(&engine, &partitions, request).await
+        }
+        saga_verb::ACCEPT_SOURCE => {
+            let body = serde_json::from_value::<AcceptSourceRequest>(request.body.clone());
+            let answer = match body {
+                Ok(body) => triggers.accept(body.stream.as_ref()).await,
+                Err(error) => Err(unreadable(&error)),
+            };
+            send(request, answer).await
         }
         saga_verb::CANCEL => {
             relay(
@@ -115,7 +140,7 @@ async fn mine<T: DeserializeOwned>(
     let body: T = match serde_json::from_value(request.body.clone()) {
         Ok(body) => body,
         // Every pod says so; the first answer is the one that counts.
-        Err(error) => return Some(Err(invalid(format!("the request can't be read: {error}")))),
+        Err(error) => return Some(Err(unreadable(&error))),
     };
     let token = match encode_token(id(&body)) {
         Ok(token) if id(&body).is_empty() || token.is_empty() => {
@@ -128,6 +153,44 @@ async fn mine<T: DeserializeOwned>(
         .has(partition(&token, engine.workload.partitions))
         .await
         .then_some(Ok(body))
+}
+
+fn unreadable(error: &serde_json::Error) -> ControlError {
+    ControlError::new("Invalid", format!("the request can't be read: {error}"))
+}
+
+/// Answers once the instance is finished or parked.
+async fn await_instance(engine: &Arc<Engine>, partitions: &Arc<Partitions>, request: Request) {
+    let id =
+        match mine::<InstanceRequest>(engine, partitions, &request, |request| &request.id).await {
+            None => return,
+            Some(Ok(body)) => body.id,
+            Some(Err(error)) => return send::<Described>(request, Err(error)).await,
+        };
+    let of = encode_token(&id).map_or(0, |token| partition(&token, engine.workload.partitions));
+    let settled = async {
+        loop {
+            let (answer, answered) = oneshot::channel();
+            if !partitions.ask(of, Ask::Await(id.clone(), answer)).await {
+                return Err(changing());
+            }
+            match answered.await.unwrap_or_else(|_| Err(changing())) {
+                // Its start is stored and not folded yet: it can't be waited for before.
+                Ok(described) if !is_settled(described.summary.state) => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                done => return done,
+            }
+        }
+    };
+    let result = tokio::time::timeout(AWAIT_MAX, settled).await;
+    let still = || ControlError::new("Unavailable", "it is still running: ask again");
+    send(request, result.unwrap_or_else(|_| Err(still()))).await;
+}
+
+/// Dropped without an answer: the partition went to another pod, which has heard the request too late. Asking again helps.
+fn changing() -> ControlError {
+    ControlError::new("Unavailable", "the instance's owner is changing: ask again")
 }
 
 async fn relay<T: DeserializeOwned, A: Serialize + Send + 'static>(
@@ -148,10 +211,7 @@ async fn relay<T: DeserializeOwned, A: Serialize + Send + 'static>(
     if !partitions.ask(of, ask(body, answer)).await {
         return;
     }
-    // Dropped without an answer: the partition went to another pod, which has heard the request too late. Asking again helps.
-    let unavailable =
-        || ControlError::new("Unavailable", "the instance's owner is changing: ask again");
-    let result = answered.await.unwrap_or_else(|_| Err(unavailable()));
+    let result = answered.await.unwrap_or_else(|_| Err(changing()));
     send(request, result).await;
 }
 
@@ -170,7 +230,12 @@ async fn send<A: Serialize>(request: Request, result: Result<A, ControlError>) {
 async fn start_instance(
     engine: &Arc<Engine>,
     request: StartRequest,
+    asked: &Request,
 ) -> Result<StartReply, ControlError> {
+    if engine.tally.running() >= RUNNING_MAX {
+        let why = format!("{RUNNING_MAX} instances are running in this worker: ask again later");
+        return Err(ControlError::new("Unavailable", why));
+    }
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -187,7 +252,7 @@ async fn start_instance(
         event_type: "tidemill.saga.start".to_owned(),
         subject: Some(subject.unwrap_or_else(|| id.clone())),
         time: Some(now.to_string()),
-        extensions: std::collections::BTreeMap::new(),
+        extensions: traceparent(asked).into_iter().collect(),
         data,
         stored_at: now,
     };
@@ -204,13 +269,19 @@ async fn start_instance(
     {
         Appended::Stored => Ok(StartReply { id, started: true }),
         Appended::Existing => Ok(StartReply { id, started: false }),
-        Appended::Refused => Err(ControlError::new(
-            "Unavailable",
-            "the log refuses the start: see the worker's log",
+        Appended::Refused(why) => Err(ControlError::new(
+            "Invalid",
+            format!("the log refuses the start: {why}"),
         )),
         Appended::Abandoned => Err(ControlError::new(
             "Unavailable",
             "the worker is shutting down: ask again",
         )),
     }
+}
+
+/// The trace that a request belongs to, as an event carries it.
+fn traceparent(asked: &Request) -> Option<(String, String)> {
+    let value = asked.headers.as_ref()?.get("traceparent")?;
+    Some(("traceparent".to_owned(), value.as_str().to_owned()))
 }

@@ -64,7 +64,7 @@ pub(crate) async fn describe(
                             .revisions
                             .get(&started.revision)
                             .await
-                            .map_err(|error| unavailable(&error))?,
+                            .map_err(|error| ControlError::new("Unavailable", error.to_string()))?,
                     };
                     let (instance, _) =
                         Instance::start(&saga, id, (**started).clone(), message.stored_at);

@@ -1,17 +1,21 @@
 //! What all parts of a saga worker share.
 
+use crate::outbox::Targets;
+use crate::participants::Subjects;
+use crate::relay::Relay;
 use crate::revisions::Revisions;
 use crate::summaries::Summaries;
 use crate::tally::Tally;
-use std::collections::HashMap;
-use std::sync::Arc;
-use tidemill_core::contract::{Contract, SagaWorkload, StreamBinding};
+use crate::trouble::Trouble;
+use std::sync::{Arc, OnceLock};
+use tidemill_core::contract::{SagaWorkload, StreamBinding};
 use tidemill_core::definition::{Action, StreamRef};
 use tidemill_core::names::{LogKind, LogSubject, ResourceId};
 use tidemill_core::saga::CompiledSaga;
 use tidemill_nats::{Nats, Publisher};
-use tidemill_worker_runtime::metrics::Metrics;
-use tokio::sync::{RwLock, Semaphore};
+use tidemill_worker_runtime::ownership::Standing;
+use tidemill_worker_runtime::{Health, WorkerContext};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +23,10 @@ use tokio_util::task::TaskTracker;
 pub(crate) const HTTP_IN_FLIGHT_MAX: usize = 1024;
 /// Appends to the log without an acknowledgement.
 pub(crate) const APPENDS_IN_FLIGHT_MAX: usize = 4096;
+/// Events on their way to their streams. A limit of their own: a stream that doesn't answer must not hold up the log.
+const EVENTS_IN_FLIGHT_MAX: usize = 1024;
+/// Counters and summaries on their way, for the same reason.
+const DERIVED_IN_FLIGHT_MAX: usize = 1024;
 
 pub(crate) struct Engine {
     pub(crate) resource: ResourceId,
@@ -28,15 +36,26 @@ pub(crate) struct Engine {
     /// `_tm.log.<ns>.<saga>`
     pub(crate) log_prefix: String,
     pub(crate) nats: Nats,
+    pub(crate) health: Health,
+    /// For the log, and what is parked instead of it.
     pub(crate) publisher: Publisher,
+    /// For events that sagas publish.
+    pub(crate) events: Publisher,
+    pub(crate) targets: Targets,
+    pub(crate) relay: Relay,
     pub(crate) revisions: Revisions,
     pub(crate) summaries: Summaries,
     pub(crate) tally: Tally,
     pub(crate) metrics: crate::metrics::SagaMetrics,
     pub(crate) http: reqwest::Client,
     pub(crate) http_permits: Arc<Semaphore>,
-    /// Request subjects that a stream takes, and which stream; see `captured.rs`.
-    pub(crate) captured: RwLock<HashMap<String, String>>,
+    pub(crate) subjects: Subjects,
+    /// Whether the log takes nothing.
+    pub(crate) trouble: Trouble,
+    /// Whether events can't be published.
+    pub(crate) publishing: Trouble,
+    /// Once ownership has begun.
+    standing: OnceLock<Standing>,
     /// Effects and appends under way; waited for before handing over.
     pub(crate) work: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -44,40 +63,58 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(
-        contract: &Contract,
+        context: &WorkerContext,
         workload: SagaWorkload,
-        nats: &Nats,
-        metrics: &Metrics,
         shutdown: CancellationToken,
     ) -> Result<Self, crate::RunError> {
+        let (contract, nats) = (&context.contract, &context.nats);
         let resource = contract.resource.clone();
         let root = contract.connection.subject_root.clone();
-        let publisher = Publisher::new(nats, APPENDS_IN_FLIGHT_MAX);
         let current = CompiledSaga::new(resource.clone(), workload.definition.clone())
             .map_err(crate::RunError::Definition)?;
-        let http = reqwest::Client::builder()
-            // A redirect would send a command to somebody the definition doesn't name.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(crate::RunError::Http)?;
+        let derived = Publisher::new(nats, DERIVED_IN_FLIGHT_MAX);
+        let metrics = crate::metrics::SagaMetrics::new(&context.metrics);
         Ok(Engine {
             log_prefix: resource.log_prefix(&root),
-            revisions: Revisions::new(&publisher, resource.clone(), current),
-            summaries: Summaries::new(&publisher, &resource),
-            tally: Tally::new(&publisher, &resource),
-            metrics: crate::metrics::SagaMetrics::new(metrics),
+            revisions: Revisions::new(&derived, resource.clone(), current),
+            summaries: Summaries::new(&derived, &resource, workload.partitions, &metrics),
+            tally: Tally::new(&derived, &resource),
+            metrics,
             streams: contract.streams.clone(),
             nats: nats.clone(),
-            publisher,
-            http,
+            health: context.health.clone(),
+            publisher: Publisher::new(nats, APPENDS_IN_FLIGHT_MAX),
+            events: Publisher::new(nats, EVENTS_IN_FLIGHT_MAX),
+            targets: Targets::default(),
+            relay: Relay::new(nats),
+            http: crate::http::client().map_err(crate::RunError::Http)?,
             http_permits: Arc::new(Semaphore::new(HTTP_IN_FLIGHT_MAX)),
-            captured: RwLock::default(),
+            subjects: Subjects::default(),
+            trouble: Trouble::new("log-append"),
+            publishing: Trouble::new("publish"),
+            standing: OnceLock::new(),
             work: TaskTracker::new(),
             shutdown,
             resource,
             workload,
             root,
         })
+    }
+
+    pub(crate) fn stand_on(&self, standing: Standing) {
+        // Called once, when ownership begins.
+        let _ = self.standing.set(standing);
+    }
+
+    /// Whether this worker is surely still the owner of what it believes to own.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.standing.get().is_some_and(Standing::is_fresh)
+    }
+
+    pub(crate) fn owns(&self, partition: u16) -> bool {
+        self.standing
+            .get()
+            .is_some_and(|standing| standing.owns(partition))
     }
 
     pub(crate) fn binding(&self, stream: &StreamRef) -> Option<&StreamBinding> {

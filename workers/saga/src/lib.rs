@@ -1,7 +1,7 @@
 //! Runs a saga: folds its input log, runs the effects that follow, starts instances from streams and by request.
 //!
 //! An event on its way: [`trigger`] reads it and appends `s`; [`shard`] folds what the log holds, [`effects`] asks
-//! participants and publishes; answers are stored in the log by themselves (Direct) or by [`append`].
+//! participants and [`outbox`] publishes; answers are stored in the log by themselves (Direct) or by [`append`].
 
 mod append;
 mod control;
@@ -9,16 +9,22 @@ mod counting;
 mod describe;
 mod effects;
 mod engine;
+mod http;
 mod live;
 mod metrics;
+mod outbox;
+mod parking;
 mod participants;
 mod partitions;
+mod relay;
 mod revisions;
 mod shard;
+mod source;
 mod starts;
 mod summaries;
 mod tally;
 mod trigger;
+mod trouble;
 
 use engine::Engine;
 use partitions::{Groups, Partitions};
@@ -32,9 +38,18 @@ use tidemill_worker_runtime::WorkerContext;
 use tidemill_worker_runtime::backoff::Backoff;
 use tidemill_worker_runtime::ownership::{Owned, Ownership};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-/// How long effects in flight are waited for before handing over; what isn't done by then the next owner does again.
-const FINISH_MAX: Duration = Duration::from_secs(10);
+/// Condition of readiness: partitions are owned and their logs folded.
+const SAGA: &str = "saga";
+
+/// How long starts, and then effects, in flight are waited for before handing over; what isn't done by then the next
+/// owner does again. Together with the rest less than the worker's grace.
+const FINISH_MAX: Duration = Duration::from_secs(4);
+/// Longest wait for the last writes and for tasks to end.
+const END_MAX: Duration = Duration::from_secs(2);
+/// Partitions come one by one; those that come within this time are taken together, and read together.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Why a saga can't be run at all. Whatever may pass is retried instead.
 #[derive(Debug, thiserror::Error)]
@@ -69,53 +84,21 @@ pub async fn run(context: WorkerContext) -> Result<(), RunError> {
     };
     // Effects and writers outlive the reading of logs, so that what was begun can be finished.
     let finish = CancellationToken::new();
-    let engine = Engine::new(
-        &context.contract,
-        workload,
-        &context.nats,
-        &context.metrics,
-        finish.clone(),
-    )?;
-    let engine = Arc::new(engine);
+    let engine = Arc::new(Engine::new(&context, workload, finish.clone())?);
     let partitions = Arc::new(Partitions::default());
-    let triggers = starts::Triggers::new(&engine)?;
-    context.health.not_ready("saga", "starting");
+    let triggers = Arc::new(starts::Triggers::new(&engine)?);
+    context.health.not_ready(SAGA, "starting");
     if prepare(&engine, &triggers, &context).await {
         return Ok(());
     }
     let requests = tidemill_worker_runtime::control::listen(&context, &control::VERBS).await?;
-    let background = [
-        tokio::spawn(control::serve(
-            Arc::clone(&engine),
-            Arc::clone(&partitions),
-            requests,
-        )),
-        tokio::spawn(participants::hear_no_responders(
-            Arc::clone(&engine),
-            Arc::clone(&partitions),
-        )),
-        tokio::spawn(participants::look_for_captured(
-            Arc::clone(&engine),
-            context.health.clone(),
-        )),
-        tokio::spawn({
-            let engine = Arc::clone(&engine);
-            async move { engine.summaries.run(engine.shutdown.clone()).await }
-        }),
-        tokio::spawn({
-            let engine = Arc::clone(&engine);
-            async move {
-                engine
-                    .tally
-                    .run(&engine.summaries, engine.shutdown.clone())
-                    .await
-            }
-        }),
-    ];
     let ownership = Ownership::start(&context, &engine.publisher, engine.workload.partitions);
-    let mut groups = Groups::new(&engine, &partitions, &context.health);
-    follow(&engine, &context, &ownership, &mut groups, &triggers).await;
-    // In flight: effects whose results only this worker can append.
+    engine.stand_on(ownership.standing());
+    let background = background(&engine, &partitions, &triggers, requests);
+    let mut groups = Groups::new(&engine, &partitions);
+    follow(&context, &ownership, &mut groups, &triggers).await;
+    // Nothing new is begun; what is in flight is finished, as only this worker can append its results.
+    groups.end_all().await;
     engine.work.close();
     if tokio::time::timeout(FINISH_MAX, engine.work.wait())
         .await
@@ -126,17 +109,44 @@ pub async fn run(context: WorkerContext) -> Result<(), RunError> {
             "handing over with work in flight: the next owner does it again"
         );
     }
-    groups.end_all().await;
-    engine.tally.flush(&engine.summaries).await;
     ownership.release().await;
     finish.cancel();
-    for task in background {
-        let _ = task.await;
-    }
+    let _ = tokio::time::timeout(END_MAX, futures::future::join_all(background)).await;
     Ok(())
 }
 
-/// Stores the definition and where triggers begin, before anything is started. True if told to shut down meanwhile.
+fn background(
+    engine: &Arc<Engine>,
+    partitions: &Arc<Partitions>,
+    triggers: &Arc<starts::Triggers>,
+    requests: tokio::sync::mpsc::Receiver<tidemill_worker_runtime::control::Request>,
+) -> Vec<AbortOnDropHandle<()>> {
+    let summaries = {
+        let engine = Arc::clone(engine);
+        async move { engine.summaries.run(&engine, &engine.shutdown).await }
+    };
+    let tally = {
+        let engine = Arc::clone(engine);
+        async move { engine.tally.run(&engine, &engine.shutdown).await }
+    };
+    let (engine, partitions) = (|| Arc::clone(engine), || Arc::clone(partitions));
+    let tasks = [
+        tokio::spawn(control::serve(
+            engine(),
+            partitions(),
+            Arc::clone(triggers),
+            requests,
+        )),
+        tokio::spawn(participants::hear_no_responders(engine(), partitions())),
+        tokio::spawn(participants::look_for_captured(engine())),
+        tokio::spawn(summaries),
+        tokio::spawn(tally),
+    ];
+    tasks.into_iter().map(AbortOnDropHandle::new).collect()
+}
+
+/// Stores the definition and where triggers begin, and looks for streams on requests' subjects, before anything is
+/// started. True if told to shut down meanwhile.
 async fn prepare(
     engine: &Arc<Engine>,
     triggers: &starts::Triggers,
@@ -150,6 +160,12 @@ async fn prepare(
                 .store_current()
                 .await
                 .map_err(|error| error.to_string())?;
+            for subject in engine.request_subjects() {
+                engine
+                    .look_at_subject(&subject)
+                    .await
+                    .map_err(|error| format!("request subject {subject}: {error}"))?;
+            }
             triggers.resolve().await.map_err(|error| error.to_string())
         };
         tokio::select! {
@@ -157,7 +173,7 @@ async fn prepare(
                 Ok(()) => return false,
                 Err(error) => {
                     tracing::warn!(error, "can't begin yet; trying again");
-                    context.health.not_ready("saga", error);
+                    context.health.not_ready(SAGA, error);
                 }
             },
             () = context.shutdown.cancelled() => return true,
@@ -171,7 +187,6 @@ async fn prepare(
 
 /// Follows ownership until told to shut down. Triggers are read for what is owned, once its log is folded.
 async fn follow(
-    engine: &Arc<Engine>,
     context: &WorkerContext,
     ownership: &Ownership,
     groups: &mut Groups,
@@ -182,46 +197,66 @@ async fn follow(
     loop {
         let now: Owned = owned.borrow_and_update().clone();
         if now.is_empty() {
-            context
-                .health
-                .not_ready("saga", "no partition is owned yet");
+            let why = "no partition is owned yet";
+            context.health.not_ready(SAGA, why);
         }
-        let reading = CancellationToken::new();
-        let session = async {
-            if let Err(error) = groups.follow(&now, ownership).await {
-                tracing::warn!(%error, "can't take partitions; trying again");
-                context.health.not_ready("saga", error.to_string());
-                return false;
-            }
-            groups.caught_up().await;
-            if !now.is_empty() {
-                context.health.ready("saga");
-            }
-            true
-        };
         let taken = tokio::select! {
-            taken = session => taken,
+            taken = groups.follow(&now, ownership) => taken,
             () = context.shutdown.cancelled() => return,
         };
-        if !taken {
+        if let Err(error) = taken {
+            tracing::warn!(%error, "can't take partitions; trying again");
+            context.health.not_ready(SAGA, error.to_string());
             tokio::select! {
                 () = tokio::time::sleep(backoff.next_pause()) => continue,
                 () = context.shutdown.cancelled() => return,
             }
         }
         backoff.reset();
-        let readers = triggers.read(engine, now.keys().copied().collect(), &reading);
-        tokio::pin!(readers);
-        let more = tokio::select! {
-            () = &mut readers => true,
-            changed = owned.changed() => changed.is_ok(),
-            () = context.shutdown.cancelled() => false,
+        let changed = tokio::select! {
+            () = groups.caught_up() => None,
+            changed = owned.changed() => Some(changed.is_ok()),
+            () = context.shutdown.cancelled() => return,
         };
-        reading.cancel();
-        // Waits for the starts on their way.
-        let _ = tokio::time::timeout(FINISH_MAX, readers).await;
-        if !more {
+        let changed = match changed {
+            Some(changed) => changed,
+            None => {
+                if !now.is_empty() {
+                    context.health.ready(SAGA);
+                }
+                let reading = CancellationToken::new();
+                let readers = triggers.read(now.keys().copied().collect(), &reading);
+                tokio::pin!(readers);
+                let changed = tokio::select! {
+                    // Never before it is told to stop.
+                    () = &mut readers => return,
+                    changed = owned.changed() => changed.is_ok(),
+                    () = context.shutdown.cancelled() => false,
+                };
+                reading.cancel();
+                // Waits for the starts on their way.
+                if tokio::time::timeout(FINISH_MAX, readers).await.is_err() {
+                    tracing::warn!("starts are still on their way: they are looked at again");
+                }
+                changed
+            }
+        };
+        if !changed {
             return;
+        }
+        settle(&mut owned, &context.shutdown).await;
+    }
+}
+
+/// Waits until ownership has stood still for a moment.
+async fn settle(owned: &mut tokio::sync::watch::Receiver<Owned>, shutdown: &CancellationToken) {
+    for _ in 0..10 {
+        tokio::select! {
+            () = tokio::time::sleep(SETTLE) => return,
+            changed = owned.changed() => if changed.is_err() {
+                return;
+            },
+            () = shutdown.cancelled() => return,
         }
     }
 }

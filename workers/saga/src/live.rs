@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidemill_core::names::{Side, TimerId};
-use tidemill_core::saga::{CompiledSaga, Instance, Progress};
+use tidemill_core::saga::{CompiledSaga, Instance, Note, Progress};
 use tidemill_core::status::InstanceState;
 use tidemill_core::timestamp::Timestamp;
 
@@ -14,6 +14,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// How long a timer that was appended may take to come back before it is looked at again.
 const LOOK_AGAIN_MS: u64 = 1000;
+/// Entries of the heap below which those of finished instances don't matter.
+const HEAP_MIN: usize = 4096;
 
 /// An instance that isn't finished.
 pub(crate) struct Live {
@@ -59,6 +61,30 @@ impl Live {
         }
     }
 
+    /// Says in the log what a person wants to know of without being asked.
+    pub(crate) fn tell(&self, note: Note, before: InstanceState) {
+        let instance = &self.instance;
+        if let Some(parked) = &instance.parked
+            && before != InstanceState::Parked
+        {
+            tracing::warn!(
+                instance = instance.id,
+                event_id = instance.input.id,
+                correlation_id = instance.correlation_id,
+                reason = parked.reason.as_str(),
+                message = parked.message,
+                "parked: it waits for a decision"
+            );
+        } else if note == Note::Forged {
+            tracing::warn!(
+                instance = instance.id,
+                correlation_id = instance.correlation_id,
+                sequence = self.sequence,
+                "a reply with a wrong token; it changes nothing"
+            );
+        }
+    }
+
     pub(crate) fn facts(&self) -> Facts {
         Facts {
             state: self.instance.state(),
@@ -87,23 +113,56 @@ impl Live {
 }
 
 /// Which instance is to be looked at when. Time is the server's, as stored messages show it.
-#[derive(Default)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Timestamp, String)>>,
-    /// Milliseconds that the server's clock is behind this machine's (negative: ahead), at least.
+    /// Milliseconds that the server's clock is behind this one (negative: ahead), at least.
     behind_ms: Option<i64>,
+    /// This machine's time when `clock` was begun. Later setting of the system's clock changes nothing.
+    began_ms: i64,
+    clock: Instant,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Timers {
+            heap: BinaryHeap::new(),
+            behind_ms: None,
+            began_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            clock: Instant::now(),
+        }
+    }
 }
 
 impl Timers {
     /// Learns the server's clock from a message that was stored just now: no message is older than its delivery.
     pub(crate) fn observe(&mut self, stored_at: Timestamp) {
-        let behind = local_millis() - stored_at.millis();
-        // A clock that was set forward would never be believed again; a little is forgotten each time.
+        let behind = self.local_millis().saturating_sub(stored_at.millis());
+        // A server's clock that was set back would never be believed again; a little is forgotten each time.
         self.behind_ms = Some(self.behind_ms.map_or(behind, |least| behind.min(least + 1)));
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        Timestamp::from_millis(local_millis() - self.behind_ms.unwrap_or(0))
+        Timestamp::from_millis(
+            self.local_millis()
+                .saturating_sub(self.behind_ms.unwrap_or(0)),
+        )
+    }
+
+    fn local_millis(&self) -> i64 {
+        let since = i64::try_from(self.clock.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.began_ms.saturating_add(since)
+    }
+
+    /// Drops entries that `is_current` no longer knows, of instances that are finished or are looked at another time,
+    /// once they are many.
+    pub(crate) fn compact(&mut self, live: usize, is_current: impl Fn(&str, Timestamp) -> bool) {
+        if self.heap.len() > HEAP_MIN && self.heap.len() / 4 > live {
+            self.heap.retain(|Reverse((due, id))| is_current(id, *due));
+            self.heap.shrink_to(HEAP_MIN.max(2 * self.heap.len()));
+        }
     }
 
     /// Makes sure the instance is looked at when its next timer is due.
@@ -131,23 +190,54 @@ impl Timers {
         Duration::from_millis(due.millis_since(self.now())).min(SLEEP_MAX)
     }
 
-    /// Ids that are due, taken off.
-    pub(crate) fn due(&mut self) -> Vec<String> {
+    /// What is due, taken off: ids, and what they were scheduled for.
+    pub(crate) fn due(&mut self) -> Vec<(Timestamp, String)> {
         let now = self.now();
         let mut due = Vec::new();
         while let Some(Reverse((at, _))) = self.heap.peek()
             && *at <= now
-            && let Some(Reverse((_, id))) = self.heap.pop()
+            && let Some(Reverse(entry)) = self.heap.pop()
         {
-            due.push(id);
+            due.push(entry);
         }
         due
     }
 }
 
-fn local_millis() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finished_instances_leave_the_heap() {
+        let mut timers = Timers::default();
+        let due = |number: i64| Timestamp::from_millis(4_000_000_000_000 + number);
+        for number in 0..100_000 {
+            timers
+                .heap
+                .push(Reverse((due(number), format!("o-{number}"))));
+            // Ten of them run, the others are finished.
+            timers.compact(10, |id, at| id.len() == 3 && at == due(id_number(id)));
+            assert!(timers.heap.len() <= HEAP_MIN + 1);
+        }
+        let kept = timers.heap.iter().filter(|Reverse((_, id))| id.len() == 3);
+        assert_eq!(kept.count(), 10);
+    }
+
+    fn id_number(id: &str) -> i64 {
+        id.get(2..).and_then(|text| text.parse().ok()).unwrap_or(-1)
+    }
+
+    #[test]
+    fn the_servers_clock_is_followed_and_nothing_fires_early() {
+        let mut timers = Timers::default();
+        let here = timers.now();
+        // The server is an hour behind.
+        let hour = 3_600_000;
+        timers.observe(Timestamp::from_millis(here.millis() - hour));
+        assert!(timers.now().millis() <= here.millis() - hour + 1000);
+        // A message that was long on its way says nothing new.
+        timers.observe(Timestamp::from_millis(here.millis() - 2 * hour));
+        assert!(timers.now().millis() >= here.millis() - hour - 10);
+    }
 }

@@ -14,6 +14,8 @@ pub(crate) struct SagaMetrics {
     pub(crate) stream_answers: Counter,
     pub(crate) unreadable: Counter,
     pub(crate) appends_refused: Counter,
+    pub(crate) appends_retried: Counter,
+    pub(crate) summaries_dropped: Counter,
 }
 
 impl SagaMetrics {
@@ -22,7 +24,7 @@ impl SagaMetrics {
             metrics.register(&format!("saga_{name}"), help, Counter::default())
         };
         SagaMetrics {
-            started: counter("instances_started", "Instances whose start was folded"),
+            started: counter("instances_started", "Instances that were started"),
             completed: counter("instances_completed", "Instances that completed"),
             compensated: counter("instances_compensated", "Instances that were compensated"),
             parked: counter("instances_parked", "Instances that were parked"),
@@ -35,6 +37,14 @@ impl SagaMetrics {
             ),
             unreadable: counter("unreadable", "Messages of the log that can't be read"),
             appends_refused: counter("appends_refused", "Inputs that the log refused"),
+            appends_retried: counter(
+                "appends_retried",
+                "Inputs that were appended again because no answer came",
+            ),
+            summaries_dropped: counter(
+                "summaries_dropped",
+                "Summaries that could not be written; lists may be out of date",
+            ),
         }
     }
 }

@@ -6,14 +6,20 @@ use crate::partitions::Partitions;
 use crate::shard::Ask;
 use async_nats::StatusCode;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tidemill_core::names::LogSubject;
-use tidemill_nats::Subscription;
-use tidemill_worker_runtime::Health;
+use tidemill_nats::{ApiError, Subscription};
 
 /// How often request subjects are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// The same while a stream is on one, as that holds up work.
+const CAPTURED_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Pause before a subject that could not be looked at is looked at again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Condition of readiness: no stream is on a request's subject.
+const CAPTURED: &str = "SubjectCaptured";
 
 /// Hears "no responders". The server says it only to the connection that sent the request, and only if that listens on
 /// the reply subject: so every reply is heard here a second time and let go. It merely speeds things up: the attempt's
@@ -43,46 +49,93 @@ pub(crate) async fn hear_no_responders(engine: Arc<Engine>, partitions: Arc<Part
     }
 }
 
-/// Looks for streams on the request subjects, at the start and every minute. A stream that acknowledges would answer a
-/// request at once, and that answer would look like the participant's.
-pub(crate) async fn look_for_captured(engine: Arc<Engine>, health: Health) {
-    let subjects = engine.request_subjects();
-    while !engine.shutdown.is_cancelled() {
-        look(&engine, &subjects, &health).await;
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_INTERVAL) => {}
-            () = engine.shutdown.cancelled() => {}
+/// What is known of the subjects that requests go to: which stream takes them, if one does. A stream that acknowledges
+/// would answer a request at once, and that answer would look like the participant's.
+#[derive(Default)]
+pub(crate) struct Subjects {
+    known: RwLock<HashMap<String, Option<String>>>,
+}
+
+impl Subjects {
+    /// The stream on a subject; `None` if that was never looked up.
+    pub(crate) fn stream_on(&self, subject: &str) -> Option<Option<String>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(subject).cloned()
+    }
+
+    fn note(&self, subject: &str, stream: Option<String>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(subject.to_owned(), stream);
+    }
+
+    fn all(&self) -> Vec<String> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.keys().cloned().collect()
+    }
+
+    fn first_captured(&self) -> Option<(String, String)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known
+            .iter()
+            .find_map(|(subject, stream)| Some((subject.clone(), stream.clone()?)))
+    }
+}
+
+impl Engine {
+    /// Looks for a stream on a request's subject; until that succeeds nothing may be sent there.
+    pub(crate) async fn look_at_subject(&self, subject: &str) -> Result<(), ApiError> {
+        let mut captured = None;
+        for stream in self.nats.streams_on(subject).await? {
+            let acknowledges = match self.nats.stream_state(&stream).await {
+                Ok(state) => state.acknowledges(),
+                Err(ApiError::StreamMissing(_)) => false,
+                // A stream of somebody else, which this worker may not look into.
+                Err(ApiError::Denied(_)) => true,
+                Err(error) => return Err(error),
+            };
+            if acknowledges {
+                captured = Some(stream);
+            }
+        }
+        self.subjects.note(subject, captured);
+        match self.subjects.first_captured() {
+            Some((subject, stream)) => self.health.not_ready(
+                CAPTURED,
+                format!("stream {stream} takes {subject} and would answer for the participant: take the subject out of it, or turn its acknowledgements off (no_ack)"),
+            ),
+            None => self.health.ready(CAPTURED),
+        }
+        Ok(())
+    }
+
+    /// As [`Engine::look_at_subject`], until it succeeds or the worker shuts down.
+    pub(crate) async fn look_until_known(&self, subject: &str) {
+        while let Err(error) = self.look_at_subject(subject).await {
+            tracing::warn!(%error, subject, "whether a stream is on a request's subject is not known yet");
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = self.shutdown.cancelled() => return,
+            }
         }
     }
 }
 
-pub(crate) async fn look(engine: &Engine, subjects: &[String], health: &Health) {
-    let mut captured = HashMap::new();
-    for subject in subjects {
-        let streams = match engine.nats.streams_on(subject).await {
-            Ok(streams) => streams,
-            Err(error) => {
-                tracing::debug!(%error, subject, "whether a stream is on a request's subject is not known");
-                continue;
-            }
+/// Looks again every minute: somebody may make a stream at any time.
+pub(crate) async fn look_for_captured(engine: Arc<Engine>) {
+    while !engine.shutdown.is_cancelled() {
+        let interval = match engine.subjects.first_captured() {
+            Some(_) => CAPTURED_LOOK_INTERVAL,
+            None => LOOK_INTERVAL,
         };
-        for stream in streams {
-            let acknowledges = engine
-                .nats
-                .stream_state(&stream)
-                .await
-                .map_or(true, |state| state.acknowledges());
-            if acknowledges {
-                captured.insert(subject.clone(), stream);
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = engine.shutdown.cancelled() => return,
+        }
+        for subject in engine.subjects.all() {
+            if let Err(error) = engine.look_at_subject(&subject).await {
+                // What was known stays.
+                tracing::debug!(%error, subject, "a request's subject can't be looked at");
             }
         }
     }
-    match captured.iter().next() {
-        Some((subject, stream)) => health.not_ready(
-            "SubjectCaptured",
-            format!("stream {stream} takes {subject} and would answer for the participant: take the subject out of it, or turn its acknowledgements off (no_ack)"),
-        ),
-        None => health.ready("SubjectCaptured"),
-    }
-    *engine.captured.write().await = captured;
 }

@@ -1,15 +1,17 @@
 //! Which shard has which partition, and how the rest of the worker reaches it.
 
 use crate::engine::Engine;
-use crate::shard::{ASKED_MAX, Ask, Ended, Shard};
+use crate::shard::{ASKED_MAX, Ask, Ended, Folded, LOG, Shard};
+use futures::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tidemill_worker_runtime::Health;
 use tidemill_worker_runtime::ownership::{Owned, Ownership};
 use tokio::sync::{RwLock, mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// Longest wait for a shard's end: it may be held up by a connection that isn't there.
+const END_MAX: Duration = Duration::from_secs(3);
 /// Pause before a log that could not be read is read again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -21,8 +23,10 @@ pub(crate) struct Partitions {
 
 /// Partitions that were taken together. Losing one of them ends the shard; those that stay are taken again.
 struct Group {
-    partitions: Vec<u16>,
-    stop: CancellationToken,
+    /// With the epochs they were taken with: one that was another's in between is taken anew.
+    partitions: Owned,
+    /// Also when it is dropped: no shard outlives its group.
+    stop: DropGuard,
     task: tokio::task::JoinHandle<()>,
     caught_up: watch::Receiver<bool>,
 }
@@ -46,16 +50,14 @@ impl Partitions {
 pub(crate) struct Groups {
     engine: Arc<Engine>,
     partitions: Arc<Partitions>,
-    health: Health,
     groups: Vec<Group>,
 }
 
 impl Groups {
-    pub(crate) fn new(engine: &Arc<Engine>, partitions: &Arc<Partitions>, health: &Health) -> Self {
+    pub(crate) fn new(engine: &Arc<Engine>, partitions: &Arc<Partitions>) -> Self {
         Groups {
             engine: Arc::clone(engine),
             partitions: Arc::clone(partitions),
-            health: health.clone(),
             groups: Vec::new(),
         }
     }
@@ -72,7 +74,7 @@ impl Groups {
                 group
                     .partitions
                     .iter()
-                    .all(|partition| owned.contains_key(partition))
+                    .all(|(partition, epoch)| owned.get(partition) == Some(epoch))
             });
         self.groups = kept;
         for group in ended {
@@ -81,19 +83,19 @@ impl Groups {
         let held: BTreeSet<u16> = self
             .groups
             .iter()
-            .flat_map(|group| group.partitions.iter().copied())
+            .flat_map(|group| group.partitions.keys().copied())
             .collect();
-        let taken: Vec<u16> = owned
-            .keys()
-            .copied()
-            .filter(|partition| !held.contains(partition))
+        let partitions: Owned = owned
+            .iter()
+            .filter(|(partition, _)| !held.contains(partition))
+            .map(|(partition, epoch)| (*partition, *epoch))
             .collect();
+        let taken: Vec<u16> = partitions.keys().copied().collect();
         if taken.is_empty() {
             return Ok(());
         }
-        for partition in &taken {
-            self.engine.tally.take(*partition).await?;
-        }
+        let tally = &self.engine.tally;
+        try_join_all(taken.iter().map(|partition| tally.take(*partition))).await?;
         let first_owner = taken.iter().all(|partition| ownership.is_first(*partition));
         let (asks, receiver) = mpsc::channel(ASKED_MAX);
         {
@@ -109,12 +111,12 @@ impl Groups {
             taken.clone(),
             first_owner,
             receiver,
-            (caught_up_tx, self.health.clone()),
+            caught_up_tx,
             stop.clone(),
         ));
         self.groups.push(Group {
-            partitions: taken,
-            stop,
+            partitions,
+            stop: stop.drop_guard(),
             task,
             caught_up,
         });
@@ -137,19 +139,35 @@ impl Groups {
     }
 
     async fn end(&self, group: Group) {
+        let Group {
+            partitions,
+            stop,
+            mut task,
+            ..
+        } = group;
         {
             let mut senders = self.partitions.asks.write().await;
-            for partition in &group.partitions {
+            for partition in partitions.keys() {
                 senders.remove(partition);
             }
         }
-        group.stop.cancel();
-        if let Err(error) = group.task.await {
-            tracing::error!(%error, "a shard ended badly");
+        drop(stop);
+        match tokio::time::timeout(END_MAX, &mut task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a shard ended badly"),
+            Err(_) => task.abort(),
         }
-        self.engine.tally.flush(&self.engine.summaries).await;
-        for partition in &group.partitions {
-            self.engine.tally.release(*partition);
+        // Of what is still owned (when shutting down); what is lost, its new owner counts.
+        let engine = &self.engine;
+        let flush = async {
+            engine.tally.flush(engine).await;
+            engine.summaries.flush(engine).await;
+        };
+        if tokio::time::timeout(END_MAX, flush).await.is_err() {
+            tracing::warn!("the last counters can't be written: the next owner counts again");
+        }
+        for partition in partitions.keys() {
+            engine.tally.release(*partition);
         }
     }
 }
@@ -160,35 +178,42 @@ async fn keep_running(
     taken: Vec<u16>,
     first_owner: bool,
     mut asks: mpsc::Receiver<Ask>,
-    (caught_up, health): (watch::Sender<bool>, Health),
+    caught_up: watch::Sender<bool>,
     stop: CancellationToken,
 ) {
     // Only the first fold can be the first owner's: later ones don't know what the earlier sent.
     let mut first_owner = first_owner;
+    let mut folded: Option<Folded> = None;
     loop {
-        let shard = Shard::new(&engine, taken.clone(), first_owner, caught_up.clone());
-        let ended = shard.run(&mut asks, stop.clone()).await;
+        let shard = Shard::new(
+            &engine,
+            taken.clone(),
+            first_owner,
+            caught_up.clone(),
+            &stop,
+        );
+        let ended = shard.run(&mut asks, &mut folded).await;
         caught_up.send_replace(false);
         first_owner = false;
-        match &ended {
+        let pause = match ended {
             Ended::Told => return,
-            Ended::LogReset => {
-                health.not_ready("log", "LogReset: the log was set back and is folded again")
+            Ended::Refold => Duration::ZERO,
+            Ended::LogReset(reason) => {
+                let health = &engine.health;
+                health.not_ready(LOG, format!("LogReset: {reason}; it is folded again"));
+                PAUSE
             }
             Ended::Unreadable(error) => {
-                tracing::error!(%error, "the log can't be read; trying again");
-                health.not_ready("log", error.to_string());
+                engine.health.not_ready(LOG, error.to_string());
+                PAUSE
             }
-        }
+        };
         for partition in &taken {
-            engine
-                .tally
-                .refold(*partition, matches!(ended, Ended::LogReset));
+            engine.tally.refold(*partition);
         }
         tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,
         }
-        health.ready("log");
     }
 }

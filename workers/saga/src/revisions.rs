@@ -6,6 +6,8 @@ use tidemill_core::definition::{Revision, SagaDefinition};
 use tidemill_core::names::{REVISIONS_BUCKET, ResourceId};
 use tidemill_core::saga::{CompiledSaga, SagaCompileError};
 use tidemill_nats::{KvBucket, KvError, Publisher};
+use tidemill_worker_runtime::backoff::Backoff;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Revisions {
     bucket: KvBucket,
@@ -24,8 +26,22 @@ pub(crate) enum RevisionError {
     Bucket(#[from] KvError),
     #[error("the definition of revision {0} can't be read: {1}")]
     Form(Revision, serde_json::Error),
-    #[error("the definition of revision {0} doesn't compile in this version")]
-    Compile(Revision, #[source] Box<SagaCompileError>),
+    #[error("the definition of revision {0} doesn't compile in this version: {1}")]
+    Compile(Revision, Box<SagaCompileError>),
+    /// Told to stop before it was known.
+    #[error("the worker is handing over")]
+    Abandoned,
+}
+
+impl RevisionError {
+    /// Whether the same may succeed soon without anybody doing anything.
+    fn may_pass(&self) -> bool {
+        match self {
+            RevisionError::Bucket(KvError::Get { source, .. }) => source.may_pass(),
+            RevisionError::Bucket(KvError::Write { source, .. }) => source.may_pass(),
+            _ => false,
+        }
+    }
 }
 
 impl Revisions {
@@ -63,6 +79,27 @@ impl Revisions {
             .unwrap_or_else(PoisonError::into_inner)
             .get(revision)
             .cloned()
+    }
+
+    /// As [`Revisions::get`], trying again while that may help.
+    pub(crate) async fn find(
+        &self,
+        revision: &Revision,
+        stop: &CancellationToken,
+    ) -> Result<Arc<CompiledSaga>, RevisionError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.get(revision).await {
+                Err(error) if error.may_pass() => {
+                    tracing::warn!(%error, "a definition can't be read; trying again");
+                }
+                done => return done,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next_pause()) => {}
+                () = stop.cancelled() => return Err(RevisionError::Abandoned),
+            }
+        }
     }
 
     /// The definition of a revision.

@@ -7,25 +7,38 @@ use crate::describe;
 use crate::effects::Of;
 use crate::engine::Engine;
 use crate::live::{Live, Timers};
-use std::collections::HashMap;
+use crate::revisions::RevisionError;
+use futures::FutureExt;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::control::{Accepted, CancelRequest, ControlError, DecisionRequest, Described};
-use tidemill_core::definition::Replies;
+use tidemill_core::definition::{Replies, Revision};
 use tidemill_core::names::{LogKind, LogSubject};
-use tidemill_core::saga::{Asked, Effect, Input, Instance, Note, Observed, Parked, decode_input};
-use tidemill_nats::{HeaderMap, ReadError, ReadFrom, Reader, StoredMessage};
+use tidemill_core::saga::{
+    Asked, Effect, Input, Instance, Note, Observed, Parked, Started, decode_input,
+};
+use tidemill_core::status::{InstanceState, InstanceSummary};
+use tidemill_nats::{HeaderMap, ReadError, ReadFrom, Reader, StoredMessage, StreamState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// Condition of readiness: the log is folded.
+pub(crate) const LOG: &str = "log";
+/// Condition of readiness: every instance's definition is there.
+const DEFINITIONS: &str = "definitions";
 /// Messages folded before timers and requests are looked at again.
 const BATCH_MAX: usize = 512;
 /// How long a stalled owner may hold what it read; older owners have forgotten everything (design: 60 s).
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// Requests waiting for a shard.
 pub(crate) const ASKED_MAX: usize = 1024;
+/// Requests answered between two batches.
+const ASKED_AT_ONCE: usize = 64;
+/// How often it is looked whether the definition of an instance that can't be run has turned up.
+const REVISION_LOOK: Duration = Duration::from_secs(10);
 
 /// What a shard is asked by other tasks of the worker.
 pub(crate) enum Ask {
@@ -46,9 +59,20 @@ pub(crate) enum Ended {
     /// It was told to.
     Told,
     /// The log was set back or replaced: it is to be folded again from what is there.
-    LogReset,
+    LogReset(String),
+    /// A definition that was missing has turned up: the instances it is of are to be folded.
+    Refold,
     /// The log can't be read.
     Unreadable(ReadError),
+}
+
+/// How far the log was folded, and of which life of the stream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Folded {
+    incarnation: String,
+    sequence: u64,
+    /// It was set back while it was read.
+    lost: bool,
 }
 
 pub(crate) struct Shard {
@@ -63,6 +87,13 @@ pub(crate) struct Shard {
     awaiting: HashMap<String, Vec<Answer<Described>>>,
     /// The log's end when reading began.
     fold_until: u64,
+    folded: Folded,
+    /// The log was found set back: what lists say of instances that it no longer knows is wrong.
+    was_reset: bool,
+    /// Instances whose definition isn't there, by its revision.
+    unrunnable: HashMap<String, Revision>,
+    revisions_looked_at: Instant,
+    stop: CancellationToken,
 }
 
 impl Shard {
@@ -71,6 +102,7 @@ impl Shard {
         partitions: Vec<u16>,
         first_owner: bool,
         caught_up: watch::Sender<bool>,
+        stop: &CancellationToken,
     ) -> Self {
         Shard {
             engine: Arc::clone(engine),
@@ -82,6 +114,11 @@ impl Shard {
             caught_up,
             awaiting: HashMap::new(),
             fold_until: 0,
+            folded: Folded::default(),
+            was_reset: false,
+            unrunnable: HashMap::new(),
+            revisions_looked_at: Instant::now(),
+            stop: stop.clone(),
         }
     }
 
@@ -96,12 +133,14 @@ impl Shard {
             .collect()
     }
 
-    /// Folds the log and runs what follows from it until told to stop.
+    /// Folds the log and runs what follows from it until told to stop. `before`: how far an earlier shard got, from now
+    /// on how far this one does.
     pub(crate) async fn run(
         mut self,
         asks: &mut mpsc::Receiver<Ask>,
-        stop: CancellationToken,
+        before: &mut Option<Folded>,
     ) -> Ended {
+        let stop = self.stop.clone();
         let stream = self.engine.workload.log_stream.clone();
         let opened = tokio::select! {
             opened = Reader::open(&self.engine.nats, &stream, self.filters(), ReadFrom::First) => opened,
@@ -111,8 +150,7 @@ impl Shard {
             Ok(reader) => reader,
             Err(error) => return Ended::Unreadable(error),
         };
-        // Under load there is always more; what was there at the beginning is what has to be folded first.
-        self.fold_until = reader.state().last;
+        self.begin_fold(reader.state(), before.as_ref());
         if reader.pending() == 0 {
             self.begin_work().await;
         }
@@ -122,25 +160,102 @@ impl Shard {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ended::Told,
-                Some(ask) = asks.recv() => self.answer(ask).await,
-                read = reader.next_batch(BATCH_MAX, &mut batch) => match read {
-                    Ok(_) => {
-                        for message in batch.drain(..) {
-                            self.fold(&message).await;
-                        }
+                Some(ask) = asks.recv() => {
+                    self.answer(ask).await;
+                    // Others may wait as well, but the log must not wait for all of them.
+                    for _ in 1..ASKED_AT_ONCE {
+                        let Ok(ask) = asks.try_recv() else { break };
+                        self.answer(ask).await;
                     }
-                    Err(ReadError::Lost { reason, .. }) => {
-                        tracing::error!(reason, "the log was set back: it is folded again from what is there");
-                        return Ended::LogReset;
+                    if let Some(read) = reader.next_batch(BATCH_MAX, &mut batch).now_or_never()
+                        && let Some(ended) = self.fold_batch(read, &mut batch).await
+                    {
+                        *before = Some(self.folded);
+                        return ended;
                     }
-                    Err(error) => return Ended::Unreadable(error),
-                },
+                }
+                read = reader.next_batch(BATCH_MAX, &mut batch) => {
+                    if let Some(ended) = self.fold_batch(read, &mut batch).await {
+                        *before = Some(self.folded);
+                        return ended;
+                    }
+                }
                 () = tokio::time::sleep(wake), if self.is_caught_up() => {}
             }
             if self.is_caught_up() {
                 self.fire_timers();
             }
+            let live = &self.live;
+            self.timers.compact(live.len(), |id, due| {
+                live.get(id).is_some_and(|live| live.scheduled == Some(due))
+            });
+            self.engine.summaries.room().await;
+            if !self.unrunnable.is_empty() && self.has_definition_turned_up().await {
+                *before = Some(self.folded);
+                return Ended::Refold;
+            }
         }
+    }
+
+    /// What is to be folded, and whether it is what it was before.
+    fn begin_fold(&mut self, log: &StreamState, before: Option<&Folded>) {
+        // Under load there is always more; what was there at the beginning is what has to be folded first.
+        self.fold_until = log.last;
+        self.folded.incarnation.clone_from(&log.incarnation);
+        if let Some(clock) = log.server_time {
+            self.timers.observe(clock);
+        }
+        let replaced = before.is_some_and(|before| {
+            before.lost || before.incarnation != log.incarnation || before.sequence > log.last
+        });
+        for &partition in &self.partitions {
+            // Also what an earlier owner has folded: the log may have been set back while nobody looked.
+            if replaced || self.engine.tally.summarized_through(partition) > log.last {
+                self.was_reset = true;
+                self.engine.tally.log_was_reset(partition, log.last);
+            }
+        }
+        if self.was_reset {
+            tracing::error!(
+                log = log.name,
+                ends_at = log.last,
+                "LogReset: the log ends before what was folded; instances go on as the log knows them"
+            );
+        }
+    }
+
+    async fn fold_batch(
+        &mut self,
+        read: Result<usize, ReadError>,
+        batch: &mut Vec<StoredMessage>,
+    ) -> Option<Ended> {
+        // Also before an error: what came is in order.
+        for message in batch.drain(..) {
+            self.fold(&message).await;
+        }
+        match read {
+            Ok(_) => None,
+            Err(ReadError::Lost { reason, .. }) => {
+                self.folded.lost = true;
+                Some(Ended::LogReset(reason))
+            }
+            Err(error) => Some(Ended::Unreadable(error)),
+        }
+    }
+
+    /// Whether the definition of an instance that couldn't be run is there by now.
+    async fn has_definition_turned_up(&mut self) -> bool {
+        if self.revisions_looked_at.elapsed() < REVISION_LOOK {
+            return false;
+        }
+        self.revisions_looked_at = Instant::now();
+        let missing: BTreeSet<Revision> = self.unrunnable.values().cloned().collect();
+        for revision in missing {
+            if self.engine.revisions.get(&revision).await.is_ok() {
+                return true;
+            }
+        }
+        false
     }
 
     fn is_caught_up(&self) -> bool {
@@ -149,6 +264,7 @@ impl Shard {
 
     async fn fold(&mut self, message: &StoredMessage) {
         let was_caught_up = self.is_caught_up();
+        self.folded.sequence = message.sequence;
         if was_caught_up {
             self.timers.observe(message.stored_at);
         }
@@ -156,7 +272,12 @@ impl Shard {
             Ok(subject) => self.fold_input(subject, message).await,
             Err(error) => {
                 self.engine.metrics.unreadable.inc();
-                tracing::warn!(%error, sequence = message.sequence, "a message of the log is left alone");
+                // Without the subject: one that is nearly a reply's may hold a token.
+                drop(error);
+                tracing::warn!(
+                    sequence = message.sequence,
+                    "a message of the log is left alone: its subject is none of an input"
+                );
             }
         }
         if !was_caught_up && (message.pending == 0 || message.sequence >= self.fold_until) {
@@ -181,6 +302,7 @@ impl Shard {
                 return;
             }
         };
+        let caught_up = self.is_caught_up();
         let effects = match (self.live.entry(id.clone()), input) {
             (Entry::Occupied(mut entry), input) => {
                 let live = entry.get_mut();
@@ -191,41 +313,88 @@ impl Shard {
                 let after = live.facts();
                 self.engine
                     .note(partition, applied.note, before, after, message.sequence);
+                if caught_up {
+                    self.engine.measure(applied.note, Some(before), after);
+                    live.tell(applied.note, before.state);
+                }
                 applied.effects
             }
             (Entry::Vacant(entry), Input::Started(started)) => {
                 let saga = match self.engine.revisions.known(&started.revision) {
                     Some(saga) => Ok(saga),
-                    None => self.engine.revisions.get(&started.revision).await,
+                    None => {
+                        self.engine
+                            .revisions
+                            .find(&started.revision, &self.stop)
+                            .await
+                    }
                 };
                 let saga = match saga {
                     Ok(saga) => saga,
+                    Err(RevisionError::Abandoned) => return,
                     Err(error) => {
-                        self.engine.metrics.unreadable.inc();
-                        self.engine
-                            .tally
-                            .change(partition, |counters| counters.unreadable += 1);
-                        tracing::error!(%error, instance = %entry.key(), "an instance can't be run");
+                        drop(entry);
+                        self.hold(id, partition, &started, message, &error);
                         return;
                     }
                 };
                 let (instance, effects) =
                     Instance::start(&saga, entry.key(), *started, message.stored_at);
                 let live = entry.insert(Live::new(instance, saga, partition, message.sequence));
-                self.engine
-                    .note_started(partition, live.facts(), message.sequence);
+                let facts = live.facts();
+                self.engine.note_started(partition, facts, message.sequence);
+                if caught_up {
+                    self.engine.measure(Note::Applied, None, facts);
+                }
                 effects
             }
+            (Entry::Vacant(_), _) if self.unrunnable.contains_key(&id) => return,
             // Finished, or never started: an answer that came too late, or a stale timer.
             (Entry::Vacant(_), Input::Reply { .. } | Input::Observed { .. }) => {
                 self.engine
                     .tally
                     .change(partition, |counters| counters.late_replies += 1);
+                if caught_up {
+                    self.engine.metrics.late_replies.inc();
+                }
                 return;
             }
             (Entry::Vacant(_), _) => return,
         };
         self.after(&id, effects).await;
+    }
+
+    /// An instance that can't be run, as its definition isn't there. It is shown, waits, and stops nobody else.
+    fn hold(
+        &mut self,
+        id: String,
+        partition: u16,
+        started: &Started,
+        message: &StoredMessage,
+        error: &RevisionError,
+    ) {
+        let instance = id.as_str();
+        tracing::error!(%error, instance, event_id = started.input.id, correlation_id = started.correlation_id, "an instance can't be run");
+        let health = &self.engine.health;
+        health.not_ready(DEFINITIONS, format!("instance {instance}: {error}"));
+        self.engine.tally.change(partition, |counters| {
+            counters.started += 1;
+            counters.parked += 1;
+            counters.log_sequence = message.sequence;
+        });
+        self.engine.summaries.put(InstanceSummary {
+            id: id.clone(),
+            state: InstanceState::Parked,
+            step: None,
+            reason: Some("DefinitionMissing".to_owned()),
+            message: Some(error.to_string()),
+            revision: started.revision.clone(),
+            started_at: message.stored_at,
+            updated_at: message.stored_at,
+            correlation_id: Some(started.correlation_id.clone()),
+            log_sequence: message.sequence,
+        });
+        self.unrunnable.insert(id, started.revision.clone());
     }
 
     /// What follows when an instance has folded an input.
@@ -238,6 +407,14 @@ impl Shard {
             let of = of(
                 live,
                 self.first_owner || self.taken_at.elapsed() >= FORGET_AFTER,
+            );
+            tracing::debug!(
+                instance = id,
+                event_id = live.instance.input.id,
+                correlation_id = live.instance.correlation_id,
+                sequence = live.sequence,
+                effects = effects.len(),
+                "folded"
             );
             for effect in effects {
                 self.engine.execute(of.clone(), effect).await;
@@ -274,6 +451,20 @@ impl Shard {
     async fn begin_work(&mut self) {
         self.caught_up.send_replace(true);
         self.taken_at = Instant::now();
+        self.engine.health.ready(LOG);
+        if self.unrunnable.is_empty() {
+            self.engine.health.ready(DEFINITIONS);
+        }
+        if self.was_reset {
+            let engine = Arc::clone(&self.engine);
+            let (partitions, end) = (self.partitions.clone(), self.fold_until);
+            self.engine.work.spawn(async move {
+                engine
+                    .summaries
+                    .forget_unknown(&engine, &partitions, end)
+                    .await;
+            });
+        }
         let now = self.timers.now();
         let ids: Vec<String> = self.live.keys().cloned().collect();
         tracing::info!(
@@ -301,10 +492,14 @@ impl Shard {
     }
 
     fn fire_timers(&mut self) {
-        for id in self.timers.due() {
+        for (at, id) in self.timers.due() {
             let Some(live) = self.live.get_mut(&id) else {
                 continue;
             };
+            if live.scheduled != Some(at) {
+                // It was put forward since, and looked at then.
+                continue;
+            }
             let now = self.timers.now();
             live.scheduled = None;
             match live.next_timer() {
@@ -362,7 +557,8 @@ impl Shard {
             .resent
             .iter()
             .any(|sent| *sent == (step.clone(), side, attempt));
-        let sole = !resent && (self.first_owner || self.taken_at.elapsed() >= FORGET_AFTER);
+        let long_owner = self.first_owner || self.taken_at.elapsed() >= FORGET_AFTER;
+        let sole = !resent && long_owner && self.engine.is_fresh();
         let kind = LogKind::Observed {
             step,
             side,
@@ -440,6 +636,12 @@ impl Shard {
     }
 
     fn running(&self, id: &str) -> Result<&Live, ControlError> {
+        if let Some(revision) = self.unrunnable.get(id) {
+            return Err(ControlError::new(
+                "Unavailable",
+                format!("instance {id} waits for its definition: revision {revision} is missing"),
+            ));
+        }
         self.live.get(id).ok_or_else(|| {
             ControlError::new(
                 "NotFound",

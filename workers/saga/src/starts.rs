@@ -1,61 +1,59 @@
-//! The trigger streams of a saga: where each is begun, and reading all of them.
+//! The trigger streams of a saga, and reading all of them.
 
 use crate::RunError;
 use crate::engine::Engine;
+use crate::source::{Source, SourceError};
 use crate::trigger::TriggerReader;
 use futures::future::join_all;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemill_core::control::{Accepted, ControlError};
 use tidemill_core::definition::{Start, StreamRef};
-use tidemill_core::names::COUNTERS_BUCKET;
-use tidemill_core::status::ResolvedStart;
-use tidemill_nats::{ApiError, KvBucket, KvError, ReadError, ReadFrom, Reader};
-use tokio::sync::OnceCell;
+use tidemill_worker_runtime::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 
-/// Pause before a stream that could not be read is read again.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// Why it is not known yet where a trigger stream begins.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
-    #[error("stream {0}: {1}")]
-    Stream(StreamRef, ApiError),
-    #[error("stream {0}: {1}")]
-    Read(StreamRef, ReadError),
-    #[error(transparent)]
-    Bucket(#[from] KvError),
-    #[error("stream {0}: what is stored about its start can't be read: {1}")]
-    Form(StreamRef, serde_json::Error),
-    #[error(
-        "stream {0} has {1} retention: its events leave when they are read, so nothing can be started from it; use a stream with limits retention"
-    )]
-    Retention(StreamRef, String),
-}
+/// How often it is looked whether a stream that was set back has been accepted.
+const RESET_LOOK: Duration = Duration::from_secs(2);
 
 pub(crate) struct Triggers {
     engine: Arc<Engine>,
-    streams: Vec<(StreamRef, Start, TriggerReader, OnceCell<u64>)>,
+    streams: Vec<TriggerStream>,
+}
+
+struct TriggerStream {
+    source: Arc<Source>,
+    start: Start,
+    reader: TriggerReader,
+    /// Name of the condition that says whether it is read.
+    condition: String,
 }
 
 impl Triggers {
     pub(crate) fn new(engine: &Arc<Engine>) -> Result<Self, RunError> {
-        let mut streams: Vec<(StreamRef, Start, TriggerReader, OnceCell<u64>)> = Vec::new();
-        if !engine.workload.suspend {
-            for trigger in &engine.workload.definition.triggers {
-                if streams.iter().any(|(stream, ..)| stream == &trigger.stream) {
-                    continue;
-                }
-                let start = engine
-                    .workload
-                    .starts
-                    .get(streams.len())
-                    .copied()
-                    .unwrap_or(Start::New);
-                let reader = TriggerReader::new(engine, &trigger.stream)?;
-                streams.push((trigger.stream.clone(), start, reader, OnceCell::new()));
+        let mut streams: Vec<TriggerStream> = Vec::new();
+        let workload = &engine.workload;
+        for trigger in workload
+            .definition
+            .triggers
+            .iter()
+            .filter(|_| !workload.suspend)
+        {
+            let stream = &trigger.stream;
+            if streams.iter().any(|known| &known.source.stream == stream) {
+                continue;
             }
+            let start = workload.starts.get(streams.len()).copied();
+            let binding = engine
+                .binding(stream)
+                .ok_or_else(|| RunError::Unbound(stream.clone()))?;
+            let source = Arc::new(Source::new(engine, stream, &binding.name));
+            streams.push(TriggerStream {
+                reader: TriggerReader::new(engine, &source, binding)?,
+                source,
+                start: start.unwrap_or(Start::New),
+                condition: format!("trigger {stream}"),
+            });
         }
         Ok(Triggers {
             engine: Arc::clone(engine),
@@ -63,101 +61,109 @@ impl Triggers {
         })
     }
 
-    /// Finds out where each stream begins, and stores it, once for ever: an edit must not start history again.
-    pub(crate) async fn resolve(&self) -> Result<(), StartError> {
-        for (stream, start, _, after) in &self.streams {
-            after
-                .get_or_try_init(|| self.resolve_one(stream, *start))
-                .await?;
+    /// Finds out where each stream begins, before the first instance is started. A stream that can't be read holds up
+    /// its own events only: what runs goes on.
+    ///
+    /// # Errors
+    /// What may pass: it is to be tried again.
+    pub(crate) async fn resolve(&self) -> Result<(), SourceError> {
+        for stream in &self.streams {
+            match stream.source.resolved(stream.start).await {
+                Ok(_) => {}
+                Err(error) if error.may_pass() => return Err(error),
+                Err(error) => self.say(stream, &error),
+            }
         }
         Ok(())
     }
 
-    async fn resolve_one(&self, stream: &StreamRef, start: Start) -> Result<u64, StartError> {
-        let engine = &self.engine;
-        let bucket = KvBucket::new(&engine.publisher, COUNTERS_BUCKET);
-        let key = format!(
-            "{}.start.{}.{}",
-            engine.resource.key_prefix(),
-            stream.namespace,
-            stream.name
-        );
-        let name = engine
-            .binding(stream)
-            .map(|binding| binding.name.clone())
-            .unwrap_or_default();
-        let state = engine
-            .nats
-            .stream_state(&name)
-            .await
-            .map_err(|error| StartError::Stream(stream.clone(), error))?;
-        if state.retention() != "limits" {
-            return Err(StartError::Retention(
-                stream.clone(),
-                state.retention().to_owned(),
-            ));
-        }
-        let form = |error| StartError::Form(stream.clone(), error);
-        let after = match start {
-            Start::Beginning => 0,
-            Start::New => state.last,
-            Start::Position(sequence) => sequence.saturating_sub(1),
-            Start::Time(time) => {
-                let read = |error| StartError::Read(stream.clone(), error);
-                let mut reader =
-                    Reader::open_to_end(&engine.nats, &name, Vec::new(), ReadFrom::Time(time))
-                        .await
-                        .map_err(read)?;
-                let mut first = Vec::new();
-                reader.next_batch(1, &mut first).await.map_err(read)?;
-                first
-                    .first()
-                    .map_or(state.last, |message| message.sequence.saturating_sub(1))
-            }
-        };
-        let resolved = ResolvedStart {
-            stream: stream.clone(),
-            incarnation: state.incarnation,
-            after,
-        };
-        let value = serde_json::to_vec(&resolved).map_err(form)?;
-        if bucket.create(&key, value).await?.is_some() {
-            tracing::info!(%stream, after, "events after this position start instances");
-            return Ok(after);
-        }
-        let entry = bucket.get(&key).await?;
-        let stored: ResolvedStart =
-            serde_json::from_slice(&entry.map(|entry| entry.value).unwrap_or_default())
-                .map_err(form)?;
-        Ok(stored.after)
+    fn say(&self, stream: &TriggerStream, error: &SourceError) {
+        let health = &self.engine.health;
+        health.not_ready(&stream.condition, error.to_string());
     }
 
-    /// Reads every stream until told to stop, beginning again after errors.
-    pub(crate) async fn read(
+    /// Reads every stream until told to stop.
+    pub(crate) async fn read(&self, partitions: BTreeSet<u16>, stop: &CancellationToken) {
+        let readers = self
+            .streams
+            .iter()
+            .map(|stream| self.follow(stream, &partitions, stop));
+        join_all(readers).await;
+        // With nothing to read the worker still serves requests and runs what was started.
+        stop.cancelled().await;
+    }
+
+    /// Reads one stream until told to stop, beginning again after errors.
+    async fn follow(
         &self,
-        engine: &Engine,
-        partitions: BTreeSet<u16>,
+        stream: &TriggerStream,
+        partitions: &BTreeSet<u16>,
         stop: &CancellationToken,
     ) {
-        let readers = self.streams.iter().map(|(stream, _, reader, after)| {
-            let partitions = &partitions;
-            async move {
-                let after = after.get().copied().unwrap_or(u64::MAX);
-                while !stop.is_cancelled() && !partitions.is_empty() {
-                    if let Err(error) = reader.run(partitions, after, stop).await {
-                        tracing::error!(%stream, %error, "a trigger stream can't be read; trying again");
-                    }
-                    tokio::select! {
-                        () = tokio::time::sleep(PAUSE) => {}
-                        () = stop.cancelled() => {}
-                    }
-                }
+        let mut backoff = Backoff::default();
+        while !stop.is_cancelled() && !partitions.is_empty() {
+            let Err(error) = self.session(stream, partitions, stop).await else {
+                continue;
+            };
+            self.say(stream, &error);
+            let pause = match &error {
+                SourceError::Reset { .. } => RESET_LOOK,
+                _ => backoff.next_pause(),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => {}
             }
-        });
-        join_all(readers).await;
-        if !engine.shutdown.is_cancelled() && !stop.is_cancelled() {
-            // Nothing to read: the worker still serves requests and runs what was started.
-            stop.cancelled().await;
+        }
+    }
+
+    async fn session(
+        &self,
+        stream: &TriggerStream,
+        partitions: &BTreeSet<u16>,
+        stop: &CancellationToken,
+    ) -> Result<(), SourceError> {
+        let resolved = stream.source.resolved(stream.start).await?;
+        if let Some(reason) = resolved.reset {
+            return Err(stream.source.reset(reason));
+        }
+        let opened = || self.engine.health.ready(&stream.condition);
+        let read = stream.reader.run(partitions, &resolved, opened, stop).await;
+        if let Err(SourceError::Reset { reason, .. }) = &read {
+            stream.source.store_reset(&resolved, reason).await?;
+        }
+        read
+    }
+
+    /// Accepts streams that were set back or replaced: the named one, or all.
+    pub(crate) async fn accept(&self, named: Option<&StreamRef>) -> Result<Accepted, ControlError> {
+        let mut accepted = Vec::new();
+        let chosen = self
+            .streams
+            .iter()
+            .filter(|stream| named.is_none_or(|named| *named == stream.source.stream));
+        for stream in chosen {
+            match stream.source.accept().await {
+                Ok(resolved) => accepted.push(format!(
+                    "{}: events after {} start instances",
+                    resolved.stream, resolved.after
+                )),
+                Err(SourceError::NotReset(_)) => {}
+                Err(error) => return Err(ControlError::new("Unavailable", error.to_string())),
+            }
+        }
+        match (accepted.is_empty(), named) {
+            (false, _) => Ok(Accepted {
+                message: accepted.join("; "),
+            }),
+            (true, Some(stream)) => Err(ControlError::new(
+                "NotReset",
+                format!("stream {stream} is no trigger that was set back or replaced"),
+            )),
+            (true, None) => Err(ControlError::new(
+                "NotReset",
+                "no trigger stream was set back or replaced",
+            )),
         }
     }
 }

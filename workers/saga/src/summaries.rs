@@ -1,67 +1,105 @@
 //! Summaries per instance, written behind into KV for lists. Derived: they may lag and can be rebuilt.
 
+use crate::engine::Engine;
+use crate::metrics::SagaMetrics;
+use prometheus_client::metrics::counter::Counter;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tidemill_core::names::{ResourceId, SUMMARIES_BUCKET, encode_token};
+use tidemill_core::names::{LogKind, ResourceId, SUMMARIES_BUCKET, encode_token, partition};
 use tidemill_core::status::InstanceSummary;
-use tidemill_nats::{KvBucket, KvWrite, Publisher};
+use tidemill_nats::{Guard, KvBucket, KvWrite, Publisher};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How long a change may wait, so that an instance which is quickly done costs one write.
 const WRITE_INTERVAL: Duration = Duration::from_millis(250);
-/// Summaries waiting to be written; with more, writing no longer waits for the interval.
+/// Summaries waiting to be written; with more, writing no longer waits for the interval, and folding waits for it.
 const WAITING_MAX: usize = 20_000;
+/// Longest wait of the fold for room: summaries are derived, so they may not stop the work for ever.
+const ROOM_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct Summaries {
     bucket: KvBucket,
     prefix: String,
+    partitions: u16,
     waiting: Mutex<HashMap<String, InstanceSummary>>,
-    /// One flush at a time: of two, the older could write last.
-    flushing: tokio::sync::Mutex<()>,
-    full: tokio::sync::Notify,
+    full: Notify,
+    written: Notify,
+    /// One writing at a time, else an older summary could overtake a newer one.
+    writing: tokio::sync::Mutex<()>,
+    dropped: Counter,
 }
 
 impl Summaries {
-    pub(crate) fn new(publisher: &Publisher, resource: &ResourceId) -> Self {
+    pub(crate) fn new(
+        publisher: &Publisher,
+        resource: &ResourceId,
+        partitions: u16,
+        metrics: &SagaMetrics,
+    ) -> Self {
         Summaries {
             bucket: KvBucket::new(publisher, SUMMARIES_BUCKET),
             prefix: resource.key_prefix(),
+            partitions,
             waiting: Mutex::default(),
-            flushing: tokio::sync::Mutex::default(),
-            full: tokio::sync::Notify::new(),
+            full: Notify::new(),
+            written: Notify::new(),
+            writing: tokio::sync::Mutex::new(()),
+            dropped: metrics.summaries_dropped.clone(),
         }
     }
 
     pub(crate) fn put(&self, summary: InstanceSummary) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.lock();
         waiting.insert(summary.id.clone(), summary);
-        if waiting.len() >= WAITING_MAX {
+        if waiting.len() == WAITING_MAX {
             self.full.notify_one();
         }
     }
 
-    /// Writes until shut down, and once more then.
-    pub(crate) async fn run(&self, shutdown: CancellationToken) {
+    /// Waits while more summaries wait than should.
+    pub(crate) async fn room(&self) {
+        if self.lock().len() < WAITING_MAX {
+            return;
+        }
+        let written = self.written.notified();
+        tokio::pin!(written);
+        // From here on no writing is missed.
+        written.as_mut().enable();
+        self.full.notify_one();
+        let _ = tokio::time::timeout(ROOM_MAX, written).await;
+    }
+
+    /// Writes until shut down.
+    pub(crate) async fn run(&self, engine: &Engine, shutdown: &CancellationToken) {
         while !shutdown.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(WRITE_INTERVAL) => {}
                 () = self.full.notified() => {}
-                () = shutdown.cancelled() => {}
+                () = shutdown.cancelled() => return,
             }
-            self.flush().await;
+            self.flush(engine).await;
         }
     }
 
-    pub(crate) async fn flush(&self) {
-        let _flushing = self.flushing.lock().await;
-        let waiting =
-            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Writes what waits; false if something has to be written again later.
+    ///
+    /// Nothing is written while it is unsure whether this worker is still the owner: the next owner may have newer ones.
+    pub(crate) async fn flush(&self, engine: &Engine) -> bool {
+        let _turn = self.writing.lock().await;
+        if !engine.is_fresh() {
+            return self.lock().is_empty();
+        }
+        let waiting = std::mem::take(&mut *self.lock());
         let mut pending = Vec::with_capacity(waiting.len());
         for (id, summary) in waiting {
             let (Ok(token), Ok(value)) = (encode_token(&id), serde_json::to_vec(&summary)) else {
                 continue;
             };
+            if !engine.owns(partition(&token, self.partitions)) {
+                continue;
+            }
             let write = KvWrite {
                 key: format!("{}.{token}", self.prefix),
                 value: Some(value.into()),
@@ -69,15 +107,72 @@ impl Summaries {
             };
             pending.push((summary, self.bucket.send(write).await));
         }
+        let mut failed = Vec::new();
         for (summary, acknowledgement) in pending {
             if let Err(error) = acknowledgement.await {
-                tracing::warn!(%error, instance = %summary.id, "a summary is written again later");
-                if error.may_pass() {
-                    let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                    // A newer one, put in the meantime, stays.
-                    waiting.entry(summary.id.clone()).or_insert(summary);
-                }
+                failed.push((summary, error));
             }
         }
+        self.written.notify_waiters();
+        self.again(failed)
+    }
+
+    /// Deletes what lists say of instances that a log which was set back to `end` no longer knows.
+    pub(crate) async fn forget_unknown(&self, engine: &Engine, partitions: &[u16], end: u64) {
+        let entries = match self.bucket.entries(&self.prefix).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(%error, "lists may still show instances that the log no longer knows");
+                return;
+            }
+        };
+        let mut forgotten = 0_u64;
+        for entry in entries.into_values().filter(|entry| !entry.deleted) {
+            let Ok(summary) = serde_json::from_slice::<InstanceSummary>(&entry.value) else {
+                continue;
+            };
+            let of = encode_token(&summary.id).map(|token| partition(&token, self.partitions));
+            if summary.log_sequence <= end || !of.is_ok_and(|of| partitions.contains(&of)) {
+                continue;
+            }
+            let Some(start) = engine.log_subject(&summary.id, LogKind::Started) else {
+                continue;
+            };
+            let log = &engine.workload.log_stream;
+            if let Ok(None) = engine.nats.last_at_leader(log, &start).await {
+                let write = KvWrite {
+                    key: entry.key,
+                    // An instance that was started anew meanwhile has a newer entry.
+                    guard: Guard::Revision(entry.revision),
+                    ..KvWrite::default()
+                };
+                forgotten += u64::from(self.bucket.write(write).await.is_ok());
+            }
+        }
+        tracing::warn!(
+            forgotten,
+            "instances that the log no longer knows left the lists"
+        );
+    }
+
+    fn again(&self, failed: Vec<(InstanceSummary, tidemill_nats::PublishError)>) -> bool {
+        let Some((_, error)) = failed.first() else {
+            return true;
+        };
+        tracing::warn!(%error, summaries = failed.len(), "summaries can't be written");
+        let mut waiting = self.lock();
+        for (summary, error) in failed {
+            if !error.may_pass() || waiting.len() >= WAITING_MAX {
+                self.dropped.inc();
+                continue;
+            }
+            // A newer one, put in the meantime, stays.
+            waiting.entry(summary.id.clone()).or_insert(summary);
+        }
+        false
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, InstanceSummary>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,6 @@
 //! Counters per partition, and the trigger positions that belong to them; written to KV when they changed.
 
-use crate::summaries::Summaries;
+use crate::engine::Engine;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     bucket: KvBucket,
     prefix: String,
     partitions: Mutex<BTreeMap<u16, Entry>>,
+    /// One writing at a time, else older counters could overtake newer ones.
+    writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -33,6 +35,7 @@ impl Tally {
             bucket,
             prefix: resource.key_prefix(),
             partitions: Mutex::default(),
+            writing: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -64,15 +67,25 @@ impl Tally {
     }
 
     /// Counters of the fold begin at 0 again: the log is folded from its start.
-    pub(crate) fn refold(&self, partition: u16, reset: bool) {
+    pub(crate) fn refold(&self, partition: u16) {
         self.change(partition, |counters| {
             let triggers = std::mem::take(&mut counters.triggers);
             *counters = SagaCounters {
                 triggers,
-                log_resets: counters.log_resets + u64::from(reset),
+                log_resets: counters.log_resets,
                 ..SagaCounters::default()
             };
         });
+    }
+
+    /// The log ends at `end`, below what was folded before: it was set back.
+    pub(crate) fn log_was_reset(&self, partition: u16, end: u64) {
+        let mut partitions = self.lock();
+        if let Some(entry) = partitions.get_mut(&partition) {
+            entry.counters.log_resets += 1;
+            entry.changed = true;
+            entry.summarized_through = entry.summarized_through.min(end);
+        }
     }
 
     pub(crate) fn release(&self, partition: u16) {
@@ -117,21 +130,29 @@ impl Tally {
     }
 
     /// Writes until shut down.
-    pub(crate) async fn run(&self, summaries: &Summaries, shutdown: CancellationToken) {
+    pub(crate) async fn run(&self, engine: &Engine, shutdown: &CancellationToken) {
         while !shutdown.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(WRITE_INTERVAL) => {}
-                () = shutdown.cancelled() => {}
+                () = shutdown.cancelled() => return,
             }
-            self.flush(summaries).await;
+            self.flush(engine).await;
         }
     }
 
     /// Writes what changed. Summaries go first, so that those up to a written log position are known to be written.
-    pub(crate) async fn flush(&self, summaries: &Summaries) {
+    ///
+    /// Nothing is written while it is unsure whether this worker is still the owner: the next owner's are newer.
+    pub(crate) async fn flush(&self, engine: &Engine) {
+        let _turn = self.writing.lock().await;
+        if !engine.is_fresh() {
+            return;
+        }
         let changed: Vec<(u16, SagaCounters)> = {
             let mut partitions = self.lock();
-            let changed = partitions.iter_mut().filter(|(_, entry)| entry.changed);
+            let changed = partitions
+                .iter_mut()
+                .filter(|(partition, entry)| entry.changed && engine.owns(**partition));
             changed
                 .map(|(partition, entry)| {
                     entry.changed = false;
@@ -142,7 +163,15 @@ impl Tally {
         if changed.is_empty() {
             return;
         }
-        summaries.flush().await;
+        if !engine.summaries.flush(engine).await {
+            let mut partitions = self.lock();
+            for (partition, _) in changed {
+                if let Some(entry) = partitions.get_mut(&partition) {
+                    entry.changed = true;
+                }
+            }
+            return;
+        }
         let mut pending = Vec::with_capacity(changed.len());
         for (partition, counters) in changed {
             let Ok(value) = serde_json::to_vec(&counters) else {

@@ -4,19 +4,21 @@
 use crate::append::Appended;
 use crate::engine::Engine;
 use crate::shard::header_pairs;
+use crate::source::{Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::contract::StreamBinding;
-use tidemill_core::definition::{StreamRef, Trigger};
+use tidemill_core::definition::Trigger;
 use tidemill_core::envelope::{Decoder, Event, RawMessage};
 use tidemill_core::expression::{Bindings, Bound, CompileError, Expression, Scope};
 use tidemill_core::json::Value;
 use tidemill_core::names::{LogKind, Run, encode_token, partition};
 use tidemill_core::saga::{SourcePosition, Started};
-use tidemill_core::status::TriggerCounters;
-use tidemill_nats::{HeaderMap, Publish, ReadError, ReadFrom, Reader, StoredMessage};
+use tidemill_core::status::{ResolvedStart, TriggerCounters};
+use tidemill_nats::{ReadFrom, Reader, StoredMessage};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// Events read at once.
@@ -24,9 +26,11 @@ const BATCH_MAX: usize = 256;
 /// Starts on their way to the log; reading waits beyond.
 const STARTING_MAX: usize = 1024;
 /// Instances running in this worker beyond which none are started from streams: memory and participants have limits.
-const RUNNING_MAX: u64 = 20_000;
+pub(crate) const RUNNING_MAX: u64 = 20_000;
 /// Pause while too many are running, or after an error.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often partitions without events get the position of those with: after a restart reading begins at the smallest.
+const ADVANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What an event of a trigger stream means.
 enum Meaning {
@@ -46,9 +50,10 @@ struct CompiledTrigger {
 
 /// Reads one stream for the partitions of this worker.
 pub(crate) struct TriggerReader {
-    engine: Arc<Engine>,
-    binding: StreamBinding,
-    key: String,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) source: Arc<Source>,
+    /// `<namespace>/<name>` of the stream.
+    pub(crate) key: String,
     decoder: Decoder,
     triggers: Vec<CompiledTrigger>,
 }
@@ -67,11 +72,12 @@ struct Done {
 }
 
 impl TriggerReader {
-    pub(crate) fn new(engine: &Arc<Engine>, stream: &StreamRef) -> Result<Self, crate::RunError> {
-        let binding = engine
-            .binding(stream)
-            .ok_or_else(|| crate::RunError::Unbound(stream.clone()))?
-            .clone();
+    pub(crate) fn new(
+        engine: &Arc<Engine>,
+        source: &Arc<Source>,
+        binding: &StreamBinding,
+    ) -> Result<Self, crate::RunError> {
+        let stream = &source.stream;
         let expression = |error: CompileError| crate::RunError::Trigger(stream.clone(), error);
         let triggers = engine
             .workload
@@ -81,131 +87,98 @@ impl TriggerReader {
             .filter(|trigger| &trigger.stream == stream);
         Ok(TriggerReader {
             engine: Arc::clone(engine),
+            source: Arc::clone(source),
             key: stream.to_string(),
-            decoder: Decoder::new(&binding).map_err(expression)?,
+            decoder: Decoder::new(binding).map_err(expression)?,
             triggers: triggers
                 .map(compile)
                 .collect::<Result<_, _>>()
                 .map_err(expression)?,
-            binding,
         })
     }
 
-    /// Reads until told to stop; then waits for the starts under way.
+    /// The position that a partition has reached in the stream as it is `resolved` now.
+    fn position(&self, partition: u16, resolved: &ResolvedStart) -> u64 {
+        let stored = self.engine.tally.read(partition, |counters| {
+            let counters = counters.triggers.get(&self.key)?;
+            is_of(counters, resolved).then_some(counters.position)
+        });
+        stored.flatten().unwrap_or(0).max(resolved.after)
+    }
+
+    /// Reads until told to stop; then waits for the starts under way. `opened` is called once reading has begun.
     pub(crate) async fn run(
         &self,
         partitions: &BTreeSet<u16>,
-        after: u64,
+        resolved: &ResolvedStart,
+        opened: impl FnOnce(),
         stop: &CancellationToken,
-    ) -> Result<(), ReadError> {
-        let positions = |partition: u16| {
-            let stored = self.engine.tally.read(partition, |counters| {
-                counters
-                    .triggers
-                    .get(&self.key)
-                    .map_or(0, |trigger| trigger.position)
-            });
-            stored.unwrap_or(0).max(after)
-        };
+    ) -> Result<(), SourceError> {
         let begin: HashMap<u16, u64> = partitions
             .iter()
-            .map(|partition| (*partition, positions(*partition)))
+            .map(|partition| (*partition, self.position(*partition, resolved)))
             .collect();
-        let from = begin.values().copied().min().unwrap_or(after);
+        let furthest = begin.values().copied().max().unwrap_or(resolved.after);
+        let state = self.source.state().await?;
+        if let Some(reason) = self.source.difference(resolved, &state, furthest) {
+            return Err(self.source.reset(reason));
+        }
+        let from = begin.values().copied().min().unwrap_or(resolved.after);
         let mut reader = tokio::select! {
-            reader = Reader::open(&self.engine.nats, &self.binding.name, Vec::new(), ReadFrom::After(from)) => reader?,
+            reader = Reader::open(&self.engine.nats, &self.source.name, Vec::new(), ReadFrom::After(from)) => reader.map_err(|error| self.source.unread(error))?,
             () = stop.cancelled() => return Ok(()),
         };
-        let incarnation = reader.state().incarnation.clone();
+        if let Some(reason) = self.source.difference(resolved, reader.state(), furthest) {
+            return Err(self.source.reset(reason));
+        }
+        opened();
+        let mut session = Session {
+            reader: self,
+            resolved,
+            begin,
+            frontier: Frontier::default(),
+        };
         let (done_tx, mut done) = mpsc::channel::<Done>(STARTING_MAX);
-        let mut frontier = Frontier::default();
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut starting = 0_usize;
-        loop {
+        let mut crowded = false;
+        let mut advance = tokio::time::interval(ADVANCE_INTERVAL);
+        advance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = loop {
             let busy = starting >= STARTING_MAX;
-            let crowded = self.engine.tally.running() >= RUNNING_MAX;
+            let was_crowded =
+                std::mem::replace(&mut crowded, self.engine.tally.running() >= RUNNING_MAX);
+            if crowded && !was_crowded {
+                tracing::info!(stream = %self.key, running_max = RUNNING_MAX, "as many instances are running as may: events wait");
+            }
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => break Ok(()),
                 Some(finished) = done.recv() => {
                     starting -= 1;
-                    self.finish(&mut frontier, &finished);
+                    session.finish(finished).await;
                 }
+                _ = advance.tick() => session.advance(reader.position()),
                 () = tokio::time::sleep(PAUSE), if crowded => {}
                 read = reader.next_batch(BATCH_MAX, &mut batch), if !busy && !crowded => {
-                    read?;
+                    // Also before an error: what came is in order, and counts as read.
                     for message in batch.drain(..) {
-                        starting += usize::from(self.take(&message, &begin, &mut frontier, &incarnation, &done_tx).await);
+                        starting += usize::from(session.take(&message, &done_tx).await);
+                    }
+                    if let Err(error) = read {
+                        break Err(self.source.unread(error));
                     }
                 }
             }
-        }
+        };
         while starting > 0 {
             let Some(finished) = done.recv().await else {
                 break;
             };
             starting -= 1;
-            self.finish(&mut frontier, &finished);
+            session.finish(finished).await;
         }
-        Ok(())
-    }
-
-    /// Handles one event. True if a start is under way.
-    async fn take(
-        &self,
-        message: &StoredMessage,
-        begin: &HashMap<u16, u64>,
-        frontier: &mut Frontier,
-        incarnation: &str,
-        done: &mpsc::Sender<Done>,
-    ) -> bool {
-        let (meaning, event) = self.meaning(message);
-        let token = match (&meaning, &event) {
-            (Meaning::Start(id), _) => encode_token(id),
-            (_, Some(event)) => encode_token(event.entity()),
-            // What isn't even an event belongs to the partition of nothing.
-            (_, None) => encode_token(""),
-        };
-        let (meaning, token) = match token {
-            Ok(token) => (meaning, token),
-            Err(error) => (Meaning::Park(format!("id: {error}")), "=".to_owned()),
-        };
-        let of = partition(&token, self.engine.workload.partitions);
-        let Some(&already) = begin.get(&of) else {
-            return false;
-        };
-        if message.sequence <= already {
-            return false;
-        }
-        let matched = matches!(meaning, Meaning::Start(_));
-        self.count(of, incarnation, |counters| {
-            counters.seen += 1;
-            counters.matched += u64::from(matched);
-            counters.skipped += u64::from(matches!(meaning, Meaning::Skip));
-        });
-        match (meaning, event) {
-            (Meaning::Start(id), Some(event)) => {
-                frontier.begin(of, message.sequence);
-                self.start(
-                    id,
-                    event,
-                    of,
-                    message.sequence,
-                    incarnation.to_owned(),
-                    done.clone(),
-                );
-                true
-            }
-            (Meaning::Park(reason), _) => {
-                self.park(message, of, &reason).await;
-                self.count(of, incarnation, |counters| counters.parked += 1);
-                self.move_on(frontier, of, message.sequence, incarnation);
-                false
-            }
-            (Meaning::Skip | Meaning::Start(_), _) => {
-                self.move_on(frontier, of, message.sequence, incarnation);
-                false
-            }
-        }
+        session.advance(reader.position());
+        ended
     }
 
     fn meaning(&self, message: &StoredMessage) -> (Meaning, Option<Event>) {
@@ -257,33 +230,92 @@ impl TriggerReader {
         }
         Meaning::Skip
     }
+}
 
-    fn start(
-        &self,
-        id: String,
-        event: Event,
-        of: u16,
-        sequence: u64,
-        incarnation: String,
-        done: mpsc::Sender<Done>,
-    ) {
+/// One reading of the stream: from its opening until it is told to stop or something breaks.
+pub(crate) struct Session<'a> {
+    pub(crate) reader: &'a TriggerReader,
+    pub(crate) resolved: &'a ResolvedStart,
+    /// Where each partition was at its beginning.
+    begin: HashMap<u16, u64>,
+    frontier: Frontier,
+}
+
+impl Session<'_> {
+    /// Handles one event. True if a start is under way.
+    async fn take(&mut self, message: &StoredMessage, done: &mpsc::Sender<Done>) -> bool {
+        let engine = &self.reader.engine;
+        let (meaning, event) = self.reader.meaning(message);
+        let token = match (&meaning, &event) {
+            (Meaning::Start(id), _) => encode_token(id),
+            (_, Some(event)) => encode_token(event.entity()),
+            // What isn't even an event belongs to the partition of nothing.
+            (_, None) => encode_token(""),
+        };
+        let (meaning, token) = match token {
+            Ok(token) => (meaning, token),
+            Err(error) => (Meaning::Park(format!("id: {error}")), "=".to_owned()),
+        };
+        let of = partition(&token, engine.workload.partitions);
+        let Some(&already) = self.begin.get(&of) else {
+            return false;
+        };
+        if message.sequence <= already {
+            return false;
+        }
+        let matched = matches!(meaning, Meaning::Start(_));
+        self.change(of, |counters| {
+            counters.seen += 1;
+            counters.matched += u64::from(matched);
+            counters.skipped += u64::from(matches!(meaning, Meaning::Skip));
+        });
+        match (meaning, event) {
+            (Meaning::Start(id), Some(event)) => {
+                self.frontier.begin(of, message.sequence);
+                self.start(id, event, of, message.sequence, done.clone());
+                true
+            }
+            (Meaning::Park(reason), _) => {
+                if self.park(message, of, &reason).await {
+                    self.reach(of, self.frontier.pass(of, message.sequence));
+                }
+                false
+            }
+            (Meaning::Skip | Meaning::Start(_), _) => {
+                self.reach(of, self.frontier.pass(of, message.sequence));
+                false
+            }
+        }
+    }
+
+    fn start(&self, id: String, event: Event, of: u16, sequence: u64, done: mpsc::Sender<Done>) {
+        let engine = Arc::clone(&self.reader.engine);
         let correlation_id = event
             .extension("correlationid")
             .unwrap_or(&event.id)
             .to_owned();
+        tracing::debug!(
+            stream = %self.reader.key,
+            sequence,
+            event_id = event.id,
+            instance = id,
+            correlation_id,
+            traceparent = event.extension("traceparent"),
+            "an event starts an instance"
+        );
         let started = Started {
             run: Run::new(rand::random()),
-            revision: self.engine.revisions.current_revision.clone(),
+            revision: engine.revisions.current_revision.clone(),
             input: event,
             correlation_id,
             position: Some(SourcePosition {
-                stream: self.binding.stream.clone(),
-                incarnation,
+                stream: self.reader.source.stream.clone(),
+                incarnation: self.resolved.incarnation.clone(),
                 sequence,
             }),
         };
-        let engine = Arc::clone(&self.engine);
-        self.engine.work.spawn(async move {
+        let tracker = engine.work.clone();
+        tracker.spawn(async move {
             let appended = engine
                 .append(&id, LogKind::Started, started.to_json())
                 .await;
@@ -298,84 +330,61 @@ impl TriggerReader {
         });
     }
 
-    fn finish(&self, frontier: &mut Frontier, done: &Done) {
-        match done.appended {
-            Appended::Existing => self.change(done.partition, |counters| counters.existing += 1),
-            Appended::Stored | Appended::Refused => {}
+    async fn finish(&mut self, done: Done) {
+        let Done {
+            partition: of,
+            sequence,
+            appended,
+        } = done;
+        match appended {
+            Appended::Existing => self.change(of, |counters| counters.existing += 1),
+            Appended::Stored => {}
+            Appended::Refused(reason) => {
+                if !self.park_refused(of, sequence, &reason).await {
+                    return;
+                }
+            }
             // The position stays below it: whoever owns the partition next starts it.
             Appended::Abandoned => return,
         }
-        let reached = frontier.end(done.partition, done.sequence);
-        self.change(done.partition, |counters| {
-            counters.position = counters.position.max(reached)
-        });
+        let reached = self.frontier.end(of, sequence);
+        self.reach(of, reached);
     }
 
-    fn move_on(&self, frontier: &mut Frontier, of: u16, sequence: u64, incarnation: &str) {
-        let reached = frontier.pass(of, sequence);
-        self.count(of, incarnation, |counters| {
-            counters.position = counters.position.max(reached)
-        });
+    /// What was read up to `position` is dealt with in every partition, save what is under way.
+    fn advance(&self, position: u64) {
+        for &of in self.begin.keys() {
+            let reached = self.frontier.pass(of, position);
+            let before = self.reader.position(of, self.resolved);
+            if reached > before {
+                self.reach(of, reached);
+            }
+        }
     }
 
-    fn count(&self, of: u16, incarnation: &str, change: impl FnOnce(&mut TriggerCounters)) {
+    fn reach(&self, of: u16, reached: u64) {
         self.change(of, |counters| {
-            if counters.incarnation.is_empty() {
-                incarnation.clone_into(&mut counters.incarnation);
+            counters.position = counters.position.max(reached)
+        });
+    }
+
+    pub(crate) fn change(&self, of: u16, change: impl FnOnce(&mut TriggerCounters)) {
+        let TriggerReader { engine, key, .. } = self.reader;
+        engine.tally.change(of, |counters| {
+            let counters = counters.triggers.entry(key.clone()).or_default();
+            if !is_of(counters, self.resolved) {
+                counters.incarnation.clone_from(&self.resolved.incarnation);
+                counters.accepted = self.resolved.accepted;
+                counters.position = 0;
             }
             change(counters);
         });
     }
+}
 
-    fn change(&self, of: u16, change: impl FnOnce(&mut TriggerCounters)) {
-        self.engine.tally.change(of, |counters| {
-            change(counters.triggers.entry(self.key.clone()).or_default())
-        });
-    }
-
-    /// Sets an event aside, with its reason. Tried until it is stored: the position must not pass it before.
-    async fn park(&self, message: &StoredMessage, of: u16, reason: &str) {
-        let prefix = self.engine.resource.parked_prefix(&self.engine.root);
-        let mut headers = HeaderMap::new();
-        for (name, value) in message
-            .headers
-            .as_ref()
-            .map(header_pairs)
-            .unwrap_or_default()
-        {
-            // The server's own headers would mean something to it again.
-            if !name.to_ascii_lowercase().starts_with("nats-") {
-                headers.append(name, value);
-            }
-        }
-        let reason = reason.replace(['\r', '\n'], " ");
-        headers.insert("Tidemill-Reason", reason.as_str());
-        headers.insert("Tidemill-Stream", self.key.as_str());
-        headers.insert("Tidemill-Subject", message.subject.as_str());
-        headers.insert("Tidemill-Sequence", message.sequence.to_string());
-        tracing::error!(stream = %self.key, sequence = message.sequence, reason, "a trigger event is parked");
-        loop {
-            let publish = Publish {
-                headers: headers.clone(),
-                // Parked twice it would be listed twice.
-                expected_last_subject_sequence: Some(0),
-                ..Publish::new(
-                    format!("{prefix}.{of}.{}", message.sequence),
-                    message.payload.clone(),
-                )
-            };
-            match self.engine.publisher.publish(publish).await.await {
-                Ok(_) | Err(tidemill_nats::PublishError::Conflict) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "parking is tried again");
-                    tokio::select! {
-                        () = tokio::time::sleep(PAUSE * 5) => {}
-                        () = self.engine.shutdown.cancelled() => return,
-                    }
-                }
-            }
-        }
-    }
+/// Whether a position is one in the stream as it is resolved now.
+fn is_of(counters: &TriggerCounters, resolved: &ResolvedStart) -> bool {
+    counters.incarnation == resolved.incarnation && counters.accepted == resolved.accepted
 }
 
 fn compile(trigger: &Trigger) -> Result<CompiledTrigger, CompileError> {
@@ -404,7 +413,7 @@ impl Frontier {
     }
 
     /// An event without a start; gives the position that the partition has reached.
-    fn pass(&mut self, of: u16, sequence: u64) -> u64 {
+    fn pass(&self, of: u16, sequence: u64) -> u64 {
         self.under_way
             .get(&of)
             .and_then(BTreeSet::first)
