@@ -9,6 +9,7 @@ mod token;
 pub use log_subject::{LogKind, LogSubject, LogSubjectError, Side, TimerId};
 pub use token::{TOKEN_SOURCE_BYTES_MAX, TokenError, decode_token, encode_token};
 
+use crate::planted::{Bug, planted};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -207,7 +208,10 @@ impl ReplyToken {
 
 impl fmt::Debug for ReplyToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ReplyToken(…)")
+        match planted(Bug::TokenShown) {
+            true => f.write_str(&self.0),
+            false => f.write_str("ReplyToken(…)"),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! When the next attempt is made: exponential backoff with seeded jitter.
 
+use crate::planted::{Bug, planted, whim};
 use serde::{Deserialize, Serialize};
 
 /// How often and how patiently something is tried again.
@@ -30,12 +31,18 @@ impl Retry {
     /// The doubled backoff is lowered by up to a quarter, so that what failed together is not tried again together;
     /// by how much is decided by `seed` alone, so that every replay waits equally long.
     pub fn backoff_ms(&self, failures: u32, seed: &str) -> u64 {
-        let doublings = failures.saturating_sub(1).min(63);
+        let doublings = match planted(Bug::BackoffConstant) {
+            true => 0,
+            false => failures.saturating_sub(1).min(63),
+        };
         let full = self
             .initial_backoff_ms
             .saturating_mul(1_u64 << doublings)
             .min(self.max_backoff_ms);
-        let share = u64::from(crate::names::partition(seed, 1024));
+        let share = match planted(Bug::JitterFromElsewhere) {
+            true => whim() % 1024,
+            false => u64::from(crate::names::partition(seed, 1024)),
+        };
         full - (u128::from(full) * u128::from(share) / 4096) as u64
     }
 }

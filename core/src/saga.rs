@@ -9,8 +9,10 @@
 //!
 //! Assumptions: inputs are given in log order; `at` is the time the log stored them.
 
+mod answers;
 mod compensate;
 mod compiled;
+mod decide;
 mod describe;
 mod effect;
 mod forward;

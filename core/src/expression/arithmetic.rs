@@ -5,6 +5,7 @@ use super::functions::Function;
 use super::item::{Item, Text};
 use super::node::Operator;
 use crate::json::{Number, Numeric};
+use crate::planted::{Bug, planted};
 
 /// 2^63, the first double beyond every int.
 const INT_END: f64 = 9_223_372_036_854_775_808.0;
@@ -17,6 +18,11 @@ pub(super) fn binary<'a>(
 ) -> Option<Result<Item<'a>, EvaluationError>> {
     let (left, right) = (left.numeric()?, right.numeric()?);
     let operation = operator.sign();
+    if planted(Bug::MixedNumbersRefused)
+        && matches!((left, right), (Numeric::Int(_), Numeric::Double(_)))
+    {
+        return None;
+    }
     Some(match (left, right) {
         (Numeric::Int(left), Numeric::Int(right)) => ints(operator, left, right),
         (left, right) => doubles(operator, double(left), double(right)),
@@ -37,6 +43,16 @@ fn double(numeric: Numeric) -> f64 {
 fn ints<'a>(operator: Operator, left: i64, right: i64) -> Result<Item<'a>, EvaluationError> {
     let operation = operator.sign();
     let result = match operator {
+        Operator::Add if planted(Bug::OverflowWraps) => Some(left.wrapping_add(right)),
+        Operator::Subtract if planted(Bug::UintNumbers) && (0..right).contains(&left) => None,
+        Operator::Divide | Operator::Remainder
+            if right == 0 && planted(Bug::DivisionByZeroIsZero) =>
+        {
+            Some(0)
+        }
+        Operator::Divide if planted(Bug::IntDivisionIsDouble) && right != 0 => {
+            return doubles(operator, left as f64, right as f64);
+        }
         Operator::Add => left.checked_add(right),
         Operator::Subtract => left.checked_sub(right),
         Operator::Multiply => left.checked_mul(right),

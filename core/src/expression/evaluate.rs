@@ -9,6 +9,7 @@ use super::functions::Function;
 use super::item::{Item, List, Map, Text};
 use super::node::{Loop, LoopKind, Node, Operator, Path, Root, push_field};
 use super::{BYTES_MAX, LOOPS_MAX, STEPS_MAX};
+use crate::planted::{Bug, planted};
 
 /// What each built value counts, whatever the machine.
 const VALUE_BYTES: usize = 16;
@@ -38,8 +39,8 @@ impl<'a> Evaluator<'a> {
     }
 
     pub(super) fn step(&mut self) -> Result<(), EvaluationError> {
-        self.steps += 1;
-        if self.steps > STEPS_MAX {
+        self.steps = self.steps.saturating_add(1);
+        if self.steps > STEPS_MAX && !planted(Bug::BudgetOff) {
             Err(EvaluationError::BudgetExceeded(Limit::Steps))
         } else {
             Ok(())

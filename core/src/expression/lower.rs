@@ -12,6 +12,7 @@ use super::node::{Loop, LoopKind, Node, Operator, Path, Root};
 use super::source::{Source, Use};
 use super::{LOOPS_MAX, NESTING_MAX, Scope};
 use crate::json::{Number, Value};
+use crate::planted::{Bug, planted};
 
 /// Longest part of a source that a message repeats, in characters.
 const QUOTE_MAX: usize = 60;
@@ -148,6 +149,7 @@ impl Lowering<'_> {
                 name: name.into(),
                 fields: Vec::new(),
             })),
+            None if planted(Bug::UndeclaredNameAccepted) => Ok(Node::Literal(Value::Null)),
             None => {
                 let declared: Vec<&str> = self
                     .scope
@@ -320,7 +322,7 @@ impl Lowering<'_> {
         let at = self.source.next(kind.name(), Use::Function);
         self.source.next(&fold.iter_var, Use::Variable);
         let local = self.locals.len();
-        if local >= LOOPS_MAX {
+        if local >= LOOPS_MAX && !planted(Bug::NestingUnlimited) {
             return Err(self
                 .source
                 .error(at, Problem::TooLarge("loops nested more than two deep")));

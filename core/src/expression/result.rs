@@ -5,6 +5,7 @@ use super::error::{EvaluationError, Limit};
 use super::evaluate::Evaluator;
 use super::item::{Item, List, Map};
 use crate::json::{DEPTH_MAX, Object, Value};
+use crate::planted::{Bug, planted};
 
 impl<'a> Evaluator<'a> {
     /// The result as a value of its own, standing `depth` levels below the root of what it becomes a part of.
@@ -20,6 +21,9 @@ impl<'a> Evaluator<'a> {
             Item::Double(value) => {
                 self.charge(0)?;
                 arithmetic::number(*value).map(Value::Number)
+            }
+            Item::Number(number) if planted(Bug::DigitsLost) => {
+                arithmetic::number(number.as_f64()).map(Value::Number)
             }
             Item::Number(number) => self
                 .charge(0)

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use crate::planted::{Bug, planted};
+
 /// Texts up to this length are kept inside the value, without an allocation; amounts of money fit.
 const INLINE_MAX: usize = 14;
 
@@ -40,6 +42,9 @@ impl Number {
     #[must_use]
     pub fn from_f64(value: f64) -> Option<Number> {
         // `Debug`, unlike `Display`, writes `1.0` for one and uses an exponent where that is shorter.
+        if planted(Bug::DoubleWrittenAsInt) && value.fract() == 0.0 && value.abs() < 1e15 {
+            return Some(Number::from_i64(value as i64));
+        }
         value
             .is_finite()
             .then(|| Number::keep(&format!("{value:?}")))

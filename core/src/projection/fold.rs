@@ -7,10 +7,11 @@ use super::row::{ROW_BYTES_MAX, Row};
 use crate::decimal::{Decimal, DecimalError};
 use crate::envelope::{DecodeError, Event};
 use crate::expression::{Bindings, Bound, EvaluationError, Expression, Template};
-use crate::json::{DEPTH_MAX, Value};
+use crate::json::{DEPTH_MAX, Number, Value};
 use crate::names::{
     PROJECTION_PARTITIONS, TOKEN_SOURCE_BYTES_MAX, TokenError, encode_token, partition,
 };
+use crate::planted::{Bug, planted};
 
 /// One row that an event touches, with the handlers that are for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -222,6 +223,8 @@ impl Projection {
                 // The first error stays: the event is one whole for each row.
                 (What::Error(_), _) => {}
                 (what, Some(error)) => *what = What::Error(error),
+                (What::Handlers(handlers), None)
+                    if planted(Bug::FirstHandlerOnly) && !handlers.is_empty() => {}
                 (What::Handlers(handlers), None) => handlers.push(index),
             }
         }
@@ -243,7 +246,7 @@ impl Projection {
         position: Position,
         event: &Event,
     ) -> Result<Folded, FoldError> {
-        if position <= row.positions.get(source) {
+        if position <= row.positions.get(source) && !planted(Bug::PositionNotChecked) {
             return Ok(Folded::Passed);
         }
         let handlers = match &touch.what {
@@ -267,7 +270,9 @@ impl Projection {
             }
         }
         if let Some(error) = failed {
-            if let Some(before) = before {
+            if let Some(before) = before
+                && !planted(Bug::HalfAnEventFolded)
+            {
                 *row = before;
             }
             return Err(error);
@@ -277,6 +282,9 @@ impl Projection {
             return Ok(Folded::Nothing);
         }
         row.positions.set(source, position);
+        if planted(Bug::TombstoneForgotten) && !row.exists {
+            *row = Row::missing();
+        }
         Ok(Folded::Stored)
     }
 }
@@ -331,9 +339,19 @@ impl CompiledHandler {
                 }
             }
             for (column, template) in &self.set {
-                let value = evaluate(template, &bindings, || {
-                    format!("handlers[{index}].set.{column}")
-                })?;
+                let value = if planted(Bug::HandlersSeeNewColumns) {
+                    let mut newer = row.clone();
+                    newer.put(columns.clone());
+                    let slots = [Bound::Object(event), Bound::Value(&newer.columns)];
+                    evaluate(template, &Bindings::new(&slots), String::new)?
+                } else {
+                    evaluate(template, &bindings, || {
+                        format!("handlers[{index}].set.{column}")
+                    })?
+                };
+                if planted(Bug::NullRemovesColumn) && value.is_null() {
+                    continue;
+                }
                 if !value.is_within_depth(DEPTH_MAX - 1) {
                     return Err(FoldError::TooDeep {
                         field: format!("handlers[{index}].set.{column}"),
@@ -384,6 +402,17 @@ fn sum(column: Option<&Value>, by: &Value, field: impl Fn() -> String) -> Result
             found: other.type_name(),
         }),
     };
+    if let (Value::Number(by), Some(Value::Number(column))) = (by, column)
+        && (planted(Bug::IncrementInBinary) || planted(Bug::IncrementRounded))
+    {
+        let (exact, sum) = (
+            Decimal::from_number(by).and_then(|by| Decimal::from_number(column)?.checked_add(by)),
+            Number::from_f64(by.as_f64() + column.as_f64()),
+        );
+        if planted(Bug::IncrementInBinary) || exact.is_err() {
+            return Ok(sum.map_or(Value::Null, Value::Number));
+        }
+    }
     let by = decimal(by, "the increment")?;
     let column = match column {
         None | Some(Value::Null) => Decimal::ZERO,

@@ -13,6 +13,7 @@
 
 use super::position::Position;
 use crate::definition::{Revision, StreamRef};
+use crate::planted::{Bug, planted};
 use std::fmt;
 
 /// The pointer that readers follow: its value is the text of the [`KeySpace`] whose rows are to be read.
@@ -35,6 +36,9 @@ impl KeySpace {
     /// Key of a row.
     #[must_use]
     pub fn row_key(&self, token: &str) -> String {
+        if planted(Bug::KeySpaceShared) {
+            return format!("rows.{token}");
+        }
         format!("{self}.{token}")
     }
 

@@ -16,6 +16,7 @@ pub use keys::{ParkedKeys, Waiting};
 use super::fold::{FoldError, Folded};
 use super::position::Position;
 use crate::definition::{OnError, ProjectionPolicy};
+use crate::planted::{Bug, planted};
 use crate::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -48,10 +49,13 @@ pub fn admit(
     row: Position,
     decided: bool,
 ) -> Admission {
-    if position <= row {
+    if position <= row && !planted(Bug::PositionNotChecked) {
         return Admission::Passed;
     }
-    if decided {
+    if planted(Bug::PoisonStopsOthers) && parked.keys() > 0 && parked.waiting(token).is_empty() {
+        return Admission::Follows;
+    }
+    if decided && !planted(Bug::DecisionIgnored) {
         return Admission::LeftOut;
     }
     let waiting = parked.waiting(token);
@@ -65,9 +69,13 @@ pub fn admit(
             false => Admission::Fold,
         };
     }
-    if waiting
-        .iter()
-        .any(|entry| (entry.source, entry.position) == (source, position))
+    if planted(Bug::FollowersPass) {
+        return Admission::Fold;
+    }
+    if !planted(Bug::WaitsTwice)
+        && waiting
+            .iter()
+            .any(|entry| (entry.source, entry.position) == (source, position))
     {
         return Admission::Waits;
     }
@@ -125,6 +133,7 @@ impl StopReason {
 #[must_use]
 pub fn consequence(policy: &ProjectionPolicy, parked: &ParkedKeys, token: &str) -> Consequence {
     match policy.on_error {
+        OnError::Park if planted(Bug::PoisonLeftOut) => Consequence::LeaveOut,
         OnError::Skip => Consequence::LeaveOut,
         OnError::Stop => Consequence::Stop(StopReason::OnError),
         OnError::Park if parked.events() >= WAITING_MAX => {
@@ -132,7 +141,8 @@ pub fn consequence(policy: &ProjectionPolicy, parked: &ParkedKeys, token: &str) 
         }
         OnError::Park
             if parked.waiting(token).is_empty()
-                && parked.keys() >= policy.max_parked_keys as usize =>
+                && parked.keys() >= policy.max_parked_keys as usize
+                && !planted(Bug::ParkedKeysUnlimited) =>
         {
             Consequence::Stop(StopReason::TooManyParkedKeys(policy.max_parked_keys))
         }
@@ -157,7 +167,7 @@ pub fn redriven(keyless: bool, folded: Result<Folded, FoldError>) -> Redriven {
     match folded {
         Ok(Folded::Stored | Folded::Nothing) => Redriven::Done,
         // A row with a key can't pass what waits for it, so an earlier redrive was interrupted after the row was stored.
-        Ok(Folded::Passed) if !keyless => Redriven::Done,
+        Ok(Folded::Passed) if !keyless || planted(Bug::RowIsAheadIgnored) => Redriven::Done,
         Ok(Folded::Passed) => Redriven::RowIsAhead,
         Err(error) => Redriven::Fails(error),
     }

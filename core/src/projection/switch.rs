@@ -4,6 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::position::Position;
 use super::row::Sources;
 use crate::definition::StreamRef;
+use crate::planted::{Bug, planted};
 use std::collections::BTreeMap;
 
 /// How far every partition of a key space is: per source, the position of each partition.
@@ -71,7 +72,7 @@ pub fn may_switch(
                 false => head(),
             };
             let new = positions.get(&partition).copied().unwrap_or_default();
-            if new < old {
+            if new < old && !planted(Bug::SwitchedEarly) {
                 return Err(NotYet {
                     partition,
                     stream: stream.clone(),

@@ -4,6 +4,7 @@ use super::compiled::CompiledSaga;
 use super::effect::Effect;
 use super::state::{Instance, Outcome, ParkedReason, Phase, Progress};
 use crate::names::Side;
+use crate::planted::{Bug, planted};
 
 impl Instance {
     /// After a failure: waits for the actions in flight, then turns round.
@@ -27,14 +28,14 @@ impl Instance {
                 return true;
             }
         }
-        if self.has_active_action() {
+        if self.has_active_action() && !planted(Bug::CompensatedBesideActions) {
             return false;
         }
         if let Some(index) = self.open_unknown(saga) {
             self.park_action(ParkedReason::UnknownOutcome(index), index);
             return false;
         }
-        if self.pivot_began(saga) {
+        if self.pivot_began(saga) && !planted(Bug::FailureAfterPivotTurnsBack) {
             return self.fail_forward(saga);
         }
         self.phase = Phase::Backward;
@@ -80,6 +81,7 @@ impl Instance {
             .happened
             .iter()
             .any(|index| progress(*index).is_active())
+            && !planted(Bug::CompensatedAllAtOnce)
         {
             return false;
         }
@@ -96,12 +98,17 @@ impl Instance {
             );
             return false;
         }
-        let next = self
+        let mut left = self
             .happened
             .iter()
             .rev()
             .copied()
-            .find(|index| needed(*index) && progress(*index) == Progress::Waiting);
+            .filter(|index| needed(*index) && progress(*index) == Progress::Waiting);
+        let next = if planted(Bug::CompensatedForwards) {
+            left.next_back()
+        } else {
+            left.next()
+        };
         match next {
             Some(index) => self.begin_series(saga, index, Side::Compensation, effects),
             None => self.begin_conclusion(saga, Outcome::Compensated, effects),

@@ -9,6 +9,7 @@ use crate::envelope::{Event, percent_encode};
 use crate::expression::{EvaluationError, Template, TemplateError};
 use crate::json::Value;
 use crate::names::{LogKind, Side, command_id, hex};
+use crate::planted::{Bug, planted, whim};
 use crate::timestamp::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -109,6 +110,9 @@ impl Instance {
         let mut effects = Vec::new();
         for (index, step) in self.steps.iter().enumerate() {
             for side in [Side::Action, Side::Compensation] {
+                if side == Side::Compensation && planted(Bug::OutstandingForgotten) {
+                    continue;
+                }
                 if let Progress::InFlight(_) = step.side(side).progress {
                     effects.extend(self.attempt_effect(saga, index, side).ok());
                 }
@@ -146,18 +150,21 @@ impl Instance {
                 let payload = evaluate(&variables, data, "request.data")?
                     .to_json()
                     .into_bytes();
-                let mut headers =
-                    vec![("Tidemill-Command-Id", self.command(saga, &step.name, side))];
-                if side == Side::Compensation {
+                let command = match planted(Bug::CommandIdPerAttempt) {
+                    true => format!("{attempt}-{}", self.command(saga, &step.name, side)),
+                    false => self.command(saga, &step.name, side),
+                };
+                let mut headers = vec![("Tidemill-Command-Id", command)];
+                if planted(Bug::ServerHeaderSent) {
+                    headers.push(("Nats-Msg-Id", self.command(saga, &step.name, side)));
+                }
+                if side == Side::Compensation && !planted(Bug::CompensatesNothing) {
                     headers.push((
                         "Tidemill-Compensates",
                         self.command(saga, &step.name, Side::Action),
                     ));
                 }
-                headers.push((
-                    "Tidemill-Correlation-Id",
-                    percent_encode(&self.correlation_id),
-                ));
+                headers.push(("Tidemill-Correlation-Id", self.correlation_header()));
                 headers.push(("traceparent", self.traceparent(&step.name, side, attempt)));
                 let token = self.run.reply_token(&step.name, side, attempt);
                 let reply = LogKind::Reply {
@@ -195,7 +202,7 @@ impl Instance {
                 }
                 sent.push((
                     "Tidemill-Correlation-Id".to_owned(),
-                    percent_encode(&self.correlation_id),
+                    self.correlation_header(),
                 ));
                 sent.push((
                     "traceparent".to_owned(),
@@ -236,7 +243,10 @@ impl Instance {
             CompiledAction::Publish(publish) => {
                 let effect = step_publish_id(&step.name, side);
                 let state = self.steps.get(index);
-                let at = state.map_or(self.at, |state| state.side(side).begun_at);
+                let at = match state.map(|state| state.side(side).begun_at) {
+                    Some(begun_at) if !planted(Bug::PublishTimeIsNow) => begun_at,
+                    _ => self.at,
+                };
                 Ok(Effect::Publish(self.publish_effect(
                     saga,
                     &variables,
@@ -298,7 +308,10 @@ impl Instance {
         ]);
         extensions.retain(|_, value| !value.is_empty());
         let event = Event {
-            id: self.command(saga, &effect, Side::Action),
+            id: match planted(Bug::PublishIdPerTime) {
+                true => format!("{effect}-{}", whim()),
+                false => self.command(saga, &effect, Side::Action),
+            },
             source: saga.resource.source(),
             event_type: publish.definition.event_type.clone(),
             subject: Some(entity),
@@ -316,8 +329,19 @@ impl Instance {
         })
     }
 
+    fn correlation_header(&self) -> String {
+        match planted(Bug::HeadersUnencoded) {
+            true => self.correlation_id.clone(),
+            false => percent_encode(&self.correlation_id),
+        }
+    }
+
     fn command(&self, saga: &CompiledSaga, step: &str, side: Side) -> String {
-        command_id(&saga.resource, &self.id, &self.run8, step, side)
+        let run8 = match planted(Bug::CommandIdWithoutRun) {
+            true => "",
+            false => self.run8.as_str(),
+        };
+        command_id(&saga.resource, &self.id, run8, step, side)
     }
 
     /// W3C trace context of an attempt: the trace of the input, or one derived from the run, and a span derived

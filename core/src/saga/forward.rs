@@ -1,24 +1,24 @@
-//! Actions: beginning them, their attempts and what their answers mean.
+//! Actions: beginning them, their attempts, and what follows when they fail for good.
 
 use super::compiled::{CompiledAction, CompiledSaga};
 use super::effect::Effect;
-use super::machine::Note;
-use super::outcome::{Answer, Failed, short};
-use super::state::{Failure, Instance, Outcome, ParkedReason, Phase, Progress, Work};
+use super::outcome::short;
+use super::state::{Failure, Instance, Outcome, ParkedReason, Progress, Work};
 use super::variables::Variables;
 use crate::definition::OnUnknown;
 use crate::json::Value;
 use crate::names::Side;
+use crate::planted::{Bug, planted};
 use crate::retry::Retry;
 
 /// How long a side of a step may take, and how it is tried again.
-struct Patience {
+pub(super) struct Patience {
     timeout_ms: u64,
     step_timeout_ms: u64,
-    retry: Retry,
+    pub(super) retry: Retry,
 }
 
-fn patience(saga: &CompiledSaga, index: usize, side: Side) -> Option<Patience> {
+pub(super) fn patience(saga: &CompiledSaga, index: usize, side: Side) -> Option<Patience> {
     let step = saga.definition.steps.get(index)?;
     Some(match side {
         Side::Action => Patience {
@@ -40,17 +40,18 @@ fn patience(saga: &CompiledSaga, index: usize, side: Side) -> Option<Patience> {
 impl Instance {
     /// Begins every step that is ready. True if anything was begun or settled.
     pub(super) fn go_forward(&mut self, saga: &CompiledSaga, effects: &mut Vec<Effect>) -> bool {
-        if let Some(index) = self.failed_action() {
+        if let Some(index) = self.failed_action()
+            && !planted(Bug::SecondQuestionForgotten)
+        {
             return self.ask_about(saga, index);
         }
         let mut moved = false;
         for (index, step) in saga.steps.iter().enumerate() {
             let progress = |index: usize| self.steps.get(index).map(|step| step.action.progress);
             let ready = progress(index) == Some(Progress::Waiting)
-                && step
-                    .after
-                    .iter()
-                    .all(|before| progress(*before).is_some_and(Progress::is_done));
+                && step.after.iter().all(|before| {
+                    progress(*before).is_some_and(Progress::is_done) || planted(Bug::AfterIgnored)
+                });
             if !ready {
                 continue;
             }
@@ -61,6 +62,9 @@ impl Instance {
                 .map(|when| Variables::new(self, saga).with(|bindings| when.evaluate(bindings)))
             {
                 None | Some(Ok(Value::Bool(true))) => {
+                    self.begin_series(saga, index, Side::Action, effects)
+                }
+                Some(Ok(Value::Bool(false))) if planted(Bug::WhenIgnored) => {
                     self.begin_series(saga, index, Side::Action, effects)
                 }
                 Some(Ok(Value::Bool(false))) => {
@@ -128,7 +132,11 @@ impl Instance {
         steps.enumerate().position(|(index, (definition, state))| {
             let settled = matches!(state.action.progress, Progress::Refused | Progress::GivenUp);
             let asks = definition.pivot || definition.on_unknown == OnUnknown::Park;
-            settled && asks && state.action.delivered && !self.happened.contains(&index)
+            settled
+                && asks
+                && state.action.delivered
+                && !self.happened.contains(&index)
+                && !planted(Bug::SecondQuestionForgotten)
         })
     }
 
@@ -187,180 +195,6 @@ impl Instance {
         }
     }
 
-    /// Folds what became of an attempt.
-    pub(super) fn on_answer(
-        &mut self,
-        saga: &CompiledSaga,
-        index: usize,
-        side: Side,
-        attempt: u32,
-        answer: &Answer,
-    ) -> Note {
-        let Some(progress) = self.steps.get(index).map(|step| step.side(side).progress) else {
-            return Note::Ignored;
-        };
-        match (progress.is_active(), answer) {
-            (true, Answer::Success(output)) => {
-                self.settle_done(index, side, output);
-                Note::Success
-            }
-            (true, Answer::Refused { code, message }) => {
-                self.set_progress(index, side, Progress::Refused);
-                self.settle_failed(saga, index, side, "Refused", message, *code);
-                Note::Refused
-            }
-            (true, Answer::Failed(failed)) => self.on_failed(saga, index, side, attempt, failed),
-            (false, Answer::Success(output)) => self.on_late_success(saga, index, side, output),
-            (false, Answer::Refused { .. } | Answer::Failed(_)) => {
-                self.late_replies += 1;
-                Note::Late
-            }
-        }
-    }
-
-    fn settle_done(&mut self, index: usize, side: Side, output: &Value) {
-        if let Some(work) = self.work_mut(index, side) {
-            work.progress = Progress::Done;
-            work.output = Some(output.clone());
-        }
-        if side == Side::Action {
-            self.note_happened(index);
-        }
-    }
-
-    fn on_failed(
-        &mut self,
-        saga: &CompiledSaga,
-        index: usize,
-        side: Side,
-        attempt: u32,
-        failed: &Failed,
-    ) -> Note {
-        let (Some(patience), turning_back) = (patience(saga, index, side), self.failure.is_some())
-        else {
-            return Note::Ignored;
-        };
-        let publishes = matches!(saga.action(index, side), Some(CompiledAction::Publish(_)));
-        let seed = format!("{} {index} {side} {attempt}", self.run8);
-        let now = self.at;
-        let Some(work) = self.work_mut(index, side) else {
-            return Note::Ignored;
-        };
-        // Whenever it is heard of, an attempt that was delivered may have been done.
-        work.delivered |= failed.delivered;
-        // A failure counts only for the current attempt, and once.
-        if work.attempt != attempt || !matches!(work.progress, Progress::InFlight(_)) {
-            self.late_replies += 1;
-            return Note::Late;
-        }
-        work.error = Some(format!("{}: {}", failed.reason, short(&failed.message)));
-        if failed.counts {
-            work.failures = work.failures.saturating_add(1);
-        } else {
-            work.misses = work.misses.saturating_add(1);
-        }
-        let exhausted = work.failures >= patience.retry.max_attempts;
-        let give_up = exhausted || !failed.retryable || (side == Side::Action && turning_back);
-        if !give_up {
-            let backoff = patience
-                .retry
-                .backoff_ms(work.failures.saturating_add(work.misses), &seed);
-            work.progress = Progress::BackingOff(
-                now.plus_millis(backoff.max(failed.retry_after_ms.unwrap_or(0))),
-            );
-            return Note::Failed;
-        }
-        work.progress = Progress::GivenUp;
-        if publishes && failed.reason == "PublishRefused" {
-            // Whoever says so has looked for the event: it is not there.
-            work.delivered = false;
-            self.park(ParkedReason::PublishRefused(index, side), &failed.message);
-        } else {
-            let reason = if exhausted {
-                "Exhausted"
-            } else {
-                failed.reason
-            };
-            self.settle_failed(
-                saga,
-                index,
-                side,
-                reason,
-                &format!("{}: {}", failed.reason, failed.message),
-                0,
-            );
-        }
-        Note::Failed
-    }
-
-    /// A success after the step was given up or refused.
-    fn on_late_success(
-        &mut self,
-        saga: &CompiledSaga,
-        index: usize,
-        side: Side,
-        output: &Value,
-    ) -> Note {
-        let (phase, parked) = (self.phase, self.parked.as_ref());
-        let asked = parked.is_some_and(|parked| parked.reason.is_about(index, side));
-        let Some(step) = self.steps.get_mut(index) else {
-            return Note::Ignored;
-        };
-        let failed = matches!(
-            step.side(side).progress,
-            Progress::GivenUp | Progress::Refused
-        );
-        match (side, phase) {
-            (Side::Compensation, Phase::Backward) if failed => {
-                step.compensation.progress = Progress::Done;
-            }
-            (Side::Action, Phase::Forward) if failed => {
-                self.settle_done(index, side, output);
-                // With the pivot behind it, what went well after all stands in nobody's way.
-                let failure = self.failure.as_ref();
-                let its_own = failure
-                    .and_then(|failure| failure.step.as_deref())
-                    .and_then(|name| saga.step_index(name))
-                    == Some(index);
-                if its_own && self.pivot_began(saga) {
-                    self.failure = None;
-                }
-            }
-            (Side::Action, Phase::Backward) if failed => {
-                if step.compensation.attempt == 0 {
-                    step.action.output = Some(output.clone());
-                }
-                step.action.delivered = true;
-                // It did happen after all, so it is taken back like the rest.
-                self.note_happened(index);
-            }
-            // Once the outcome is decided nothing changes any more: its events say what was known then.
-            _ => {}
-        }
-        if failed && asked {
-            // The question that was put to a person is answered.
-            self.parked = None;
-            return Note::Success;
-        }
-        self.late_replies += 1;
-        Note::Late
-    }
-
-    pub(super) fn on_step_timeout(&mut self, saga: &CompiledSaga, index: usize, side: Side) {
-        if let Some(work) = self.work_mut(index, side) {
-            work.delivered |= matches!(work.progress, Progress::InFlight(_));
-            work.progress = Progress::GivenUp;
-        }
-        self.settle_failed(
-            saga,
-            index,
-            side,
-            "StepTimeout",
-            "the step took too long",
-            0,
-        );
-    }
-
     /// What follows when a side of a step has failed for good; its progress says how already.
     pub(super) fn settle_failed(
         &mut self,
@@ -373,6 +207,10 @@ impl Instance {
     ) {
         if let Some(work) = self.work_mut(index, side) {
             work.error = Some(format!("{reason}: {}", short(message)));
+        }
+        if side == Side::Compensation && planted(Bug::FailedCompensationLeft) {
+            self.set_progress(index, side, Progress::Skipped);
+            return;
         }
         if side == Side::Compensation {
             self.park(
@@ -399,8 +237,10 @@ impl Instance {
             .steps
             .get(index)
             .is_some_and(|step| step.action.delivered);
-        if unknown {
-            if step.pivot || step.on_unknown == OnUnknown::Park {
+        if unknown && !planted(Bug::UnknownNotCompensated) {
+            let parks = (step.pivot && !planted(Bug::UnknownPivotCompensated))
+                || (step.on_unknown == OnUnknown::Park && !planted(Bug::UnknownNotAsked));
+            if parks {
                 self.park(
                     ParkedReason::UnknownOutcome(index),
                     &format!("{reason}: {message}"),
@@ -435,10 +275,14 @@ impl Instance {
 
     /// Turns back. The first failure is the one that counts.
     pub(super) fn fail(&mut self, failure: Failure) {
+        if planted(Bug::LastFailureTold) {
+            self.failure = Some(failure);
+            return;
+        }
         self.failure.get_or_insert(failure);
     }
 
-    fn note_happened(&mut self, index: usize) {
+    pub(super) fn note_happened(&mut self, index: usize) {
         if !self.happened.contains(&index) {
             self.happened.push(index);
         }
@@ -450,7 +294,13 @@ impl Instance {
         }
     }
 
-    fn work_mut(&mut self, index: usize, side: Side) -> Option<&mut Work> {
+    pub(super) fn set_delivered(&mut self, index: usize, side: Side, delivered: bool) {
+        if let Some(work) = self.work_mut(index, side) {
+            work.delivered = delivered;
+        }
+    }
+
+    pub(super) fn work_mut(&mut self, index: usize, side: Side) -> Option<&mut Work> {
         self.steps.get_mut(index).map(|step| step.side_mut(side))
     }
 

@@ -2,14 +2,14 @@
 
 use super::compiled::{CompiledAction, CompiledSaga};
 use super::effect::{Effect, outcome_publish_id, step_publish_id};
-use super::input::{Asked, Input, Observed, Published, Started};
+use super::input::{Input, Observed, Published, Started};
 use super::outcome::{Answer, Failed};
 use super::state::{
-    Failure, Instance, Outcome, Parked, ParkedReason, Phase, Progress, PublishProgress, StepState,
+    Instance, Outcome, Parked, ParkedReason, Phase, Progress, PublishProgress, StepState,
 };
-use crate::control::Decision;
 use crate::json::Value;
 use crate::names::{ReplyToken, Side, TimerId};
+use crate::planted::{Bug, planted};
 use crate::timestamp::Timestamp;
 
 /// What became of an input.
@@ -102,9 +102,18 @@ impl Instance {
 
     /// Folds one input, stored at `at`.
     pub fn apply(&mut self, saga: &CompiledSaga, input: &Input, at: Timestamp) -> Applied {
-        self.at = self.at.max(at);
+        self.at = if planted(Bug::TimeGoesBack) {
+            at
+        } else {
+            self.at.max(at)
+        };
         let mut effects = Vec::new();
         let note = match input {
+            Input::Started(started) if planted(Bug::StartedTwice) => {
+                let id = self.id.clone();
+                (*self, effects) = Instance::start(saga, &id, (**started).clone(), at);
+                Note::Applied
+            }
             Input::Started(_) => Note::Ignored,
             Input::Reply {
                 step,
@@ -139,7 +148,12 @@ impl Instance {
     ) -> Note {
         let expected = self.run.reply_token(step, side, attempt);
         let index = match saga.step_index(step) {
-            Some(index) if expected == *token && self.was_made(index, side, attempt) => index,
+            Some(index)
+                if (expected == *token || planted(Bug::TokenNotChecked))
+                    && (self.was_made(index, side, attempt) || planted(Bug::AttemptNotChecked)) =>
+            {
+                index
+            }
             _ => {
                 self.forged_replies += 1;
                 return Note::Forged;
@@ -184,7 +198,7 @@ impl Instance {
         };
         let index =
             (0..self.publishes.len()).find(|index| outcome_publish_id(outcome, *index) == effect);
-        let Some(index) = index else {
+        let Some(index) = index.filter(|_| !planted(Bug::RefusedPublishLeft)) else {
             return Note::Ignored;
         };
         match self.publishes.get_mut(index) {
@@ -255,12 +269,19 @@ impl Instance {
     ) -> Note {
         let find = |name: &str| saga.step_index(name);
         match timer {
-            TimerId::Saga(decisions) if *decisions == self.decisions => self.on_saga_timeout(saga),
+            TimerId::Saga(decisions)
+                if *decisions == self.decisions || planted(Bug::StaleSagaTimer) =>
+            {
+                self.on_saga_timeout(saga)
+            }
             TimerId::Saga(_) => Note::Ignored,
             TimerId::Attempt(step, side, attempt) => match find(step) {
                 Some(index)
-                    if self.is_current(index, *side, *attempt, |p| {
-                        matches!(p, Progress::InFlight(Some(_)))
+                    if self.is_current(index, *side, *attempt, |p| match p {
+                        Progress::InFlight(Some(due)) => {
+                            due <= self.at || !planted(Bug::TimerValidByClock)
+                        }
+                        _ => false,
                     }) =>
                 {
                     let failed = Failed::delivered("AttemptTimeout", "no answer in time");
@@ -311,117 +332,6 @@ impl Instance {
         })
     }
 
-    fn on_saga_timeout(&mut self, saga: &CompiledSaga) -> Note {
-        if self.phase != Phase::Forward || self.failure.is_some() || self.parked.is_some() {
-            return Note::Ignored;
-        }
-        let message = "the saga as a whole took too long";
-        if self.pivot_began(saga) {
-            self.park(ParkedReason::TimeoutAfterPivot, message);
-        } else {
-            self.fail(Failure {
-                reason: "Timeout".to_owned(),
-                message: message.to_owned(),
-                code: 0,
-                step: None,
-            });
-        }
-        Note::Applied
-    }
-
-    fn on_cancel(&mut self, saga: &CompiledSaga, asked: &Asked) -> Note {
-        if self.phase != Phase::Forward {
-            return Note::Ignored;
-        }
-        if self.pivot_began(saga) {
-            return Note::PivotPassed;
-        }
-        if self.failure.is_some() {
-            return Note::Ignored;
-        }
-        // What was parked on the way forward is taken back like the rest; but whether an action happened is still a
-        // person's to say (`onUnknown: Park`), and nothing is taken back before.
-        let waits = self.parked.as_ref().map(|parked| parked.reason);
-        if !matches!(waits, Some(ParkedReason::UnknownOutcome(_))) {
-            self.parked = None;
-        }
-        let why = super::outcome::short(&asked.why);
-        self.fail(Failure {
-            reason: "Cancelled".to_owned(),
-            message: why,
-            code: 0,
-            step: None,
-        });
-        Note::Applied
-    }
-
-    fn on_decision(
-        &mut self,
-        saga: &CompiledSaga,
-        decision: Decision,
-        effects: &mut Vec<Effect>,
-    ) -> Note {
-        let Some(parked) = self.parked.take() else {
-            return Note::Ignored;
-        };
-        // A decision gives the saga as much time as it had at its start.
-        self.decisions = self.decisions.saturating_add(1);
-        self.deadline = self.at.plus_millis(saga.definition.timeout_ms);
-        match (parked.reason, decision) {
-            (
-                ParkedReason::CompensationFailed(index)
-                | ParkedReason::PublishRefused(index, Side::Compensation),
-                decision,
-            ) => match decision {
-                Decision::Retry => self.begin_series(saga, index, Side::Compensation, effects),
-                Decision::Skip => self.set_progress(index, Side::Compensation, Progress::Skipped),
-            },
-            (
-                ParkedReason::UnknownOutcome(index)
-                | ParkedReason::PublishRefused(index, Side::Action),
-                Decision::Skip,
-            ) => {
-                self.take_as_not_happened(saga, index);
-            }
-            (ParkedReason::FailedAfterPivot(index), Decision::Skip) => {
-                self.failure = None;
-                self.set_progress(index, Side::Action, Progress::Skipped);
-            }
-            // Another step's failure stands: if this one turns out to have happened, it is taken back with the rest.
-            (ParkedReason::UnknownOutcome(index), Decision::Retry) => {
-                self.begin_series(saga, index, Side::Action, effects);
-            }
-            (ParkedReason::PublishRefused(index, Side::Action), Decision::Retry) => {
-                // After another step's failure it would only be published to be taken back at once.
-                if self.failure.is_none() {
-                    self.begin_series(saga, index, Side::Action, effects);
-                }
-            }
-            (ParkedReason::FailedAfterPivot(index), Decision::Retry) => {
-                self.failure = None;
-                // A step that never began has its `when` to be tried again.
-                let began = self
-                    .steps
-                    .get(index)
-                    .is_some_and(|step| step.action.attempt > 0);
-                if began {
-                    self.begin_series(saga, index, Side::Action, effects);
-                }
-            }
-            (ParkedReason::TimeoutAfterPivot, _) => {}
-            (ParkedReason::PublishFailed(index), decision) => {
-                if let Some(publish) = self.publishes.get_mut(index) {
-                    *publish = PublishProgress::Skipped;
-                    if decision == Decision::Retry {
-                        *publish = PublishProgress::Outstanding;
-                        self.publish_outcome(saga, index, effects);
-                    }
-                }
-            }
-        }
-        Note::Applied
-    }
-
     pub(super) fn park(&mut self, reason: ParkedReason, message: &str) {
         // The first reason stays: it is the one that a decision is about. Others are found again after it.
         let message = super::outcome::short(message);
@@ -469,7 +379,12 @@ impl Instance {
         }
     }
 
-    fn publish_outcome(&mut self, saga: &CompiledSaga, index: usize, effects: &mut Vec<Effect>) {
+    pub(super) fn publish_outcome(
+        &mut self,
+        saga: &CompiledSaga,
+        index: usize,
+        effects: &mut Vec<Effect>,
+    ) {
         let Phase::Concluding(outcome) = self.phase else {
             return;
         };
@@ -500,7 +415,8 @@ impl Instance {
             );
             return false;
         }
-        let open = self.publishes.contains(&PublishProgress::Outstanding);
+        let open = self.publishes.contains(&PublishProgress::Outstanding)
+            && !planted(Bug::ConcludedBeforeStored);
         if !open {
             self.phase = Phase::Finished(outcome);
         }
@@ -525,11 +441,15 @@ impl Instance {
                 match work.progress {
                     Progress::InFlight(Some(due)) => {
                         consider(due, &|| TimerId::Attempt(name(), side, work.attempt));
-                        consider(work.deadline, &|| TimerId::Step(name(), side, work.series));
+                        if !planted(Bug::StepTimeoutIgnored) {
+                            consider(work.deadline, &|| TimerId::Step(name(), side, work.series));
+                        }
                     }
                     Progress::BackingOff(due) => {
                         consider(due, &|| TimerId::Backoff(name(), side, work.attempt));
-                        consider(work.deadline, &|| TimerId::Step(name(), side, work.series));
+                        if !planted(Bug::StepTimeoutIgnored) {
+                            consider(work.deadline, &|| TimerId::Step(name(), side, work.series));
+                        }
                     }
                     // A publish waits for its stream for as long as it takes.
                     Progress::InFlight(None)

@@ -1,6 +1,7 @@
 //! What an answer means: the one place where NATS service errors and HTTP status codes become outcomes.
 
 use crate::json::Value;
+use crate::planted::{Bug, planted};
 
 /// What became of an attempt.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,8 +55,8 @@ impl Failed {
     /// predecessor's request, and a predecessor that stalled may send its own later.
     pub fn reached_nobody(reason: &'static str, message: impl Into<String>, sole: bool) -> Self {
         Failed {
-            delivered: !sole,
-            counts: false,
+            delivered: !sole && !planted(Bug::SoleIgnored),
+            counts: planted(Bug::NobodyUsesUpAttempt),
             ..Failed::delivered(reason, message)
         }
     }
@@ -115,8 +116,11 @@ pub fn classify_reply(headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
         return Some(Answer::Success(Value::Null));
     }
     match Value::parse(body) {
-        Ok(value) if is_jetstream_acknowledgement(&value) => None,
+        Ok(value) if is_jetstream_acknowledgement(&value) && !planted(Bug::StreamAckIsSuccess) => {
+            None
+        }
         Ok(value) => Some(Answer::Success(value)),
+        Err(_) if planted(Bug::BadReplyIsSuccess) => Some(Answer::Success(Value::Null)),
         Err(error) => Some(Answer::Failed(Failed::delivered(
             "BadReply",
             format!("the reply is not JSON: {error}"),
@@ -125,7 +129,8 @@ pub fn classify_reply(headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
 }
 
 fn is_refusal(code: u32) -> bool {
-    (400..500).contains(&code) && !matches!(code, 408 | 425 | 429)
+    let passes = matches!(code, 408 | 425 | 429) && !planted(Bug::PassingCodesRefused);
+    (400..500).contains(&code) && !passes
 }
 
 /// An object with string `stream`, and `seq` or `error.err_code`, and no other keys than the server's.
@@ -171,6 +176,10 @@ pub fn classify_http(status: u32, body: Option<&Value>, retry_after_ms: Option<u
             "the answer's body is not JSON",
         )),
         (400 | 402 | 409 | 410 | 412 | 422, _) => Answer::Refused {
+            code: status,
+            message: message(),
+        },
+        (404, _) if planted(Bug::HttpNotFoundRefused) => Answer::Refused {
             code: status,
             message: message(),
         },

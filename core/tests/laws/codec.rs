@@ -52,7 +52,7 @@ const DIGITS: [&str; 7] = [
 ];
 
 #[test]
-fn the_input_of_an_instance_keeps_its_digits() {
+pub(crate) fn the_input_of_an_instance_keeps_its_digits() {
     for digits in DIGITS {
         let mut started = started();
         started.input.data = Value::parse(format!("[{digits}]").as_bytes()).unwrap();
@@ -66,7 +66,7 @@ fn the_input_of_an_instance_keeps_its_digits() {
 }
 
 #[test]
-fn an_http_answer_keeps_its_digits() {
+pub(crate) fn an_http_answer_keeps_its_digits() {
     for digits in DIGITS {
         round_trip_observed(&Observed::Http {
             status: 200,
@@ -78,7 +78,7 @@ fn an_http_answer_keeps_its_digits() {
 
 /// Whatever a participant or a publisher may send can be read from where it is kept: nested as deep as may be.
 #[test]
-fn what_is_nested_deepest_can_be_read_again() {
+pub(crate) fn what_is_nested_deepest_can_be_read_again() {
     let deep = format!("{}{}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX));
     let deep = Value::parse(deep.as_bytes()).unwrap();
     let mut started = started();
@@ -94,7 +94,7 @@ fn what_is_nested_deepest_can_be_read_again() {
 }
 
 #[test]
-fn every_field_of_a_start_comes_back() {
+pub(crate) fn every_field_of_a_start_comes_back() {
     let mut started = started();
     started.position = Some(SourcePosition {
         stream: StreamRef {
@@ -116,7 +116,7 @@ fn every_field_of_a_start_comes_back() {
 }
 
 #[test]
-fn everything_a_worker_sees_comes_back() {
+pub(crate) fn everything_a_worker_sees_comes_back() {
     let message = || "it broke: \"é\"".to_owned();
     let http = |body, retry_after_ms| Observed::Http {
         status: 503,
@@ -150,7 +150,7 @@ fn everything_a_worker_sees_comes_back() {
 }
 
 #[test]
-fn who_asked_and_why_comes_back() {
+pub(crate) fn who_asked_and_why_comes_back() {
     let asked = Asked {
         by: "Ann".to_owned(),
         why: "é\n".to_owned(),
@@ -171,7 +171,7 @@ fn who_asked_and_why_comes_back() {
 }
 
 #[test]
-fn what_is_no_input_is_refused_and_says_why() {
+pub(crate) fn what_is_no_input_is_refused_and_says_why() {
     let text = |kind: LogKind, payload: &[u8]| match read(kind, payload) {
         Err(error) => error.to_string(),
         Ok(input) => panic!("{input:?}"),

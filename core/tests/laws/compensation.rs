@@ -6,7 +6,7 @@ use tidemill_core::saga::{Note, Phase, Progress};
 const CHAIN: &str = "reserve, charge, ship";
 
 #[test]
-fn what_was_done_is_taken_back_in_reverse_order() {
+pub(crate) fn what_was_done_is_taken_back_in_reverse_order() {
     let given = ["reserve a1 ok", "charge a1 ok"];
     check(
         CHAIN,
@@ -35,7 +35,7 @@ fn what_was_done_is_taken_back_in_reverse_order() {
 const DIAMOND: &str = "open, left after:open, right after:open, close after:left+right";
 
 #[test]
-fn the_order_is_that_of_completion_not_of_the_definition() {
+pub(crate) fn the_order_is_that_of_completion_not_of_the_definition() {
     let given = ["open a1 ok", "right a1 ok", "left a1 ok"];
     check(
         DIAMOND,
@@ -60,7 +60,7 @@ fn the_order_is_that_of_completion_not_of_the_definition() {
 }
 
 #[test]
-fn nothing_is_taken_back_before_actions_in_flight_have_settled() {
+pub(crate) fn nothing_is_taken_back_before_actions_in_flight_have_settled() {
     let given = ["open a1 ok"];
     check(DIAMOND, &given, "left a1 code:422", "| compensating");
     let given = ["open a1 ok", "left a1 code:422"];
@@ -94,7 +94,7 @@ fn nothing_is_taken_back_before_actions_in_flight_have_settled() {
 }
 
 #[test]
-fn the_first_failure_is_the_one_that_is_told() {
+pub(crate) fn the_first_failure_is_the_one_that_is_told() {
     let given = ["open a1 ok", "left a1 code:422"];
     let world = check(
         DIAMOND,
@@ -111,7 +111,7 @@ fn the_first_failure_is_the_one_that_is_told() {
 }
 
 #[test]
-fn one_compensation_runs_at_a_time() {
+pub(crate) fn one_compensation_runs_at_a_time() {
     let given = [
         "open a1 ok",
         "left a1 ok",
@@ -130,7 +130,7 @@ fn one_compensation_runs_at_a_time() {
 
 /// The compensation is in the state as soon as it is in flight: whoever takes over sends the same one again.
 #[test]
-fn a_compensation_is_recorded_before_it_is_sent() {
+pub(crate) fn a_compensation_is_recorded_before_it_is_sent() {
     let mut world = World::new(CHAIN);
     world.apply("reserve a1 ok").apply("charge a1 code:422");
     assert_eq!(world.instance.phase, Phase::Backward);
@@ -139,7 +139,7 @@ fn a_compensation_is_recorded_before_it_is_sent() {
 }
 
 #[test]
-fn a_step_without_compensation_is_left() {
+pub(crate) fn a_step_without_compensation_is_left() {
     let steps = "reserve, note none, charge";
     let given = ["reserve a1 ok", "note a1 ok"];
     check(
@@ -151,7 +151,7 @@ fn a_step_without_compensation_is_left() {
 }
 
 #[test]
-fn a_compensation_is_tried_again_and_parked_in_the_end() {
+pub(crate) fn a_compensation_is_tried_again_and_parked_in_the_end() {
     let mut world = World::new("reserve, charge");
     world.apply("reserve a1 ok").apply("charge a1 code:402");
     for attempt in 1..=3 {
@@ -169,7 +169,7 @@ fn a_compensation_is_tried_again_and_parked_in_the_end() {
 }
 
 #[test]
-fn a_compensation_that_is_refused_or_takes_too_long_is_parked() {
+pub(crate) fn a_compensation_that_is_refused_or_takes_too_long_is_parked() {
     let given = ["reserve a1 ok", "charge a1 code:402"];
     let pair = "reserve, charge";
     for input in [
@@ -183,7 +183,7 @@ fn a_compensation_that_is_refused_or_takes_too_long_is_parked() {
 }
 
 #[test]
-fn a_parked_compensation_is_tried_again_or_left_out_by_decision() {
+pub(crate) fn a_parked_compensation_is_tried_again_or_left_out_by_decision() {
     let parked = [
         "reserve a1 ok",
         "charge a1 ok",
@@ -214,7 +214,7 @@ fn a_parked_compensation_is_tried_again_or_left_out_by_decision() {
 }
 
 #[test]
-fn a_cancel_takes_back_what_was_done() {
+pub(crate) fn a_cancel_takes_back_what_was_done() {
     let given = ["reserve a1 ok", "charge a1 ok"];
     let world = check(CHAIN, &given, "cancel", "| compensating");
     assert_eq!(world.instance.failure.unwrap().reason, "Cancelled");
@@ -229,7 +229,7 @@ fn a_cancel_takes_back_what_was_done() {
 }
 
 #[test]
-fn a_saga_has_a_time_for_everything() {
+pub(crate) fn a_saga_has_a_time_for_everything() {
     let given = ["reserve a1 ok", "+600000"];
     let world = check(CHAIN, &given, "saga-timeout", "| compensating");
     assert_eq!(world.instance.failure.unwrap().reason, "Timeout");
@@ -247,7 +247,7 @@ fn a_saga_has_a_time_for_everything() {
 }
 
 #[test]
-fn a_step_whose_when_is_false_is_skipped() {
+pub(crate) fn a_step_whose_when_is_false_is_skipped() {
     let steps = "reserve, charge when:input.data.total_>_100, ship";
     let world = check(steps, &[], "reserve a1 ok", "send ship a1 | running");
     assert_eq!(world.instance.steps[1].action.progress, Progress::Skipped);
@@ -261,7 +261,7 @@ fn a_step_whose_when_is_false_is_skipped() {
 }
 
 #[test]
-fn an_expression_that_fails_is_a_failure_of_its_step() {
+pub(crate) fn an_expression_that_fails_is_a_failure_of_its_step() {
     for when in [
         "input.data.nothing",
         "input.data.total_/_0.0_>_1.0",

@@ -1,4 +1,6 @@
-//! The laws of sagas (design: "Saga engine") and of events, each a test of its own that is named as a sentence.
+//! The laws of sagas, projections, expressions and events, each a test of its own that is named as a sentence.
+//!
+//! With the feature `planted-bugs`, `planted.rs` plants a bug against each of them and expects the test to fail.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,10 +12,14 @@ mod codec;
 mod compensation;
 mod decisions;
 mod envelope;
+mod expressions;
 mod fuzz;
 mod given;
 mod outcomes;
 mod pivot;
+#[cfg(feature = "planted-bugs")]
+mod planted;
+mod projections;
 mod publishing;
 mod replies;
 mod retries;

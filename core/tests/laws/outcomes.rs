@@ -12,7 +12,7 @@ fn code(code: &str) -> Option<Answer> {
 }
 
 #[test]
-fn nats_400_to_499_is_refused_but_408_425_and_429() {
+pub(crate) fn nats_400_to_499_is_refused_but_408_425_and_429() {
     for number in 0..1_000_u32 {
         let text = number.to_string();
         let refused = (400..500).contains(&number) && ![408, 425, 429].contains(&number);
@@ -35,7 +35,7 @@ fn nats_400_to_499_is_refused_but_408_425_and_429() {
 }
 
 #[test]
-fn a_code_that_is_no_number_is_a_bad_reply() {
+pub(crate) fn a_code_that_is_no_number_is_a_bad_reply() {
     for text in ["", "x", "4o9", "-1", "409.0", "99999999999", "４０９"] {
         match code(text) {
             Some(Answer::Failed(Failed {
@@ -51,7 +51,7 @@ fn a_code_that_is_no_number_is_a_bad_reply() {
 }
 
 #[test]
-fn nats_without_a_code_is_success() {
+pub(crate) fn nats_without_a_code_is_success() {
     for (body, output) in [
         ("", "null"),
         ("null", "null"),
@@ -78,7 +78,7 @@ fn nats_without_a_code_is_success() {
 
 /// Bodies as nats-server writes them, of every version and kind of stream.
 #[test]
-fn a_jetstream_acknowledgement_is_no_answer() {
+pub(crate) fn a_jetstream_acknowledgement_is_no_answer() {
     for body in [
         r#"{"stream":"S","seq":1}"#,
         r#"{"stream":"S","seq":0}"#,
@@ -109,7 +109,7 @@ fn a_jetstream_acknowledgement_is_no_answer() {
 }
 
 #[test]
-fn http_codes_mean_what_the_design_says() {
+pub(crate) fn http_codes_mean_what_the_design_says() {
     let null = Value::Null;
     for status in 0..1_000_u32 {
         let answer = classify_http(status, Some(&null), Some(7));
@@ -135,7 +135,7 @@ fn http_codes_mean_what_the_design_says() {
 }
 
 #[test]
-fn http_words_are_found_in_the_body() {
+pub(crate) fn http_words_are_found_in_the_body() {
     for (body, words) in [
         (r#"{"error":"no such street"}"#, "no such street"),
         (r#"{"message":"no such street"}"#, "no such street"),
@@ -161,7 +161,7 @@ fn http_words_are_found_in_the_body() {
 }
 
 #[test]
-fn a_participant_s_words_are_cut() {
+pub(crate) fn a_participant_s_words_are_cut() {
     let long = "é".repeat(10_000);
     let headers = [
         ("Nats-Service-Error-Code", "409"),

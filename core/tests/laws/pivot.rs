@@ -6,7 +6,7 @@ use tidemill_core::saga::Note;
 const PIVOT: &str = "reserve, charge pivot, ship";
 
 #[test]
-fn a_pivot_that_is_refused_takes_back_what_came_before() {
+pub(crate) fn a_pivot_that_is_refused_takes_back_what_came_before() {
     check(
         PIVOT,
         &["reserve a1 ok"],
@@ -24,7 +24,7 @@ fn a_pivot_that_is_refused_takes_back_what_came_before() {
 }
 
 #[test]
-fn a_pivot_of_which_nobody_knows_is_parked() {
+pub(crate) fn a_pivot_of_which_nobody_knows_is_parked() {
     let given = ["reserve a1 ok", "charge a1 timeout", "charge a1 backoff"];
     check(
         PIVOT,
@@ -45,7 +45,7 @@ fn a_pivot_of_which_nobody_knows_is_parked() {
 }
 
 #[test]
-fn a_cancel_after_the_pivot_is_refused() {
+pub(crate) fn a_cancel_after_the_pivot_is_refused() {
     for given in [
         &["reserve a1 ok"][..],
         &["reserve a1 ok", "charge a1 timeout"],
@@ -88,7 +88,7 @@ fn without_effects(told: &str) -> String {
 const DONE: [&str; 2] = ["reserve a1 ok", "charge a1 ok"];
 
 #[test]
-fn after_the_pivot_refusal_and_exhaustion_park() {
+pub(crate) fn after_the_pivot_refusal_and_exhaustion_park() {
     check(
         PIVOT,
         &DONE,
@@ -110,7 +110,7 @@ fn after_the_pivot_refusal_and_exhaustion_park() {
 }
 
 #[test]
-fn after_the_pivot_the_saga_s_timeout_parks() {
+pub(crate) fn after_the_pivot_the_saga_s_timeout_parks() {
     let given = [&DONE[..], &["+600000"]].concat();
     check(PIVOT, &given, "saga-timeout", "| parked TimeoutAfterPivot");
     let given = [&given[..], &["saga-timeout"]].concat();
@@ -125,7 +125,7 @@ fn after_the_pivot_the_saga_s_timeout_parks() {
 /// A decision gives more time. A timer from before it, appended by somebody who didn't know of it, takes none away,
 /// and the new one has a name that the log doesn't hold yet.
 #[test]
-fn a_decision_begins_the_saga_s_time_anew() {
+pub(crate) fn a_decision_begins_the_saga_s_time_anew() {
     let given = [&DONE[..], &["+600000", "saga-timeout", "+5", "retry"]].concat();
     let world = check(PIVOT, &given, "saga-timeout:0", "| running");
     assert_eq!(world.note, Note::Ignored);
@@ -139,7 +139,7 @@ fn a_decision_begins_the_saga_s_time_anew() {
 }
 
 #[test]
-fn what_failed_after_the_pivot_is_tried_again_or_left_out_by_decision() {
+pub(crate) fn what_failed_after_the_pivot_is_tried_again_or_left_out_by_decision() {
     let given = [&DONE[..], &["ship a1 code:422"]].concat();
     check(PIVOT, &given, "retry", "send ship a2 | running");
     check(PIVOT, &given, "skip", "publish completed-0 | running");
@@ -150,7 +150,7 @@ const WIDE: &str = "pay pivot, left after:pay, right after:pay, close after:left
 
 /// Two failures after the pivot are two questions; none of them is forgotten over the other.
 #[test]
-fn every_failure_after_the_pivot_is_asked_about() {
+pub(crate) fn every_failure_after_the_pivot_is_asked_about() {
     let given = ["pay a1 ok", "left a1 code:422", "right a1 code:409"];
     check(WIDE, &given, "", "| parked FailedAfterPivot left");
     let given = [&given[..], &["retry", "left a2 ok"]].concat();
@@ -168,7 +168,7 @@ fn every_failure_after_the_pivot_is_asked_about() {
 
 /// Its `when` could not be evaluated: doing it without would be wrong.
 #[test]
-fn a_when_that_failed_is_tried_again_with_its_step() {
+pub(crate) fn a_when_that_failed_is_tried_again_with_its_step() {
     let steps = "pay pivot, ship when:steps.pay.output.express";
     let given = ["pay a1 ok:{}"];
     check(steps, &given, "", "| parked FailedAfterPivot ship");
@@ -177,7 +177,7 @@ fn a_when_that_failed_is_tried_again_with_its_step() {
 }
 
 #[test]
-fn a_failure_beside_a_pivot_in_flight_waits_for_it() {
+pub(crate) fn a_failure_beside_a_pivot_in_flight_waits_for_it() {
     let steps = "pay pivot start, note start, close after:pay+note";
     check(steps, &[], "note a1 code:422", "| compensating");
     let given = ["note a1 code:422"];

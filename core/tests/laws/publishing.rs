@@ -13,7 +13,7 @@ fn published(world: &World) -> PublishEffect {
 }
 
 #[test]
-fn a_publish_is_outstanding_until_it_is_stored() {
+pub(crate) fn a_publish_is_outstanding_until_it_is_stored() {
     let mut world = check(
         PUBLISHING,
         &[],
@@ -37,7 +37,7 @@ fn a_publish_is_outstanding_until_it_is_stored() {
 }
 
 #[test]
-fn a_publish_is_the_same_whoever_makes_it_and_whenever() {
+pub(crate) fn a_publish_is_the_same_whoever_makes_it_and_whenever() {
     let mut world = World::new("left start, announce publish start, close after:left+announce");
     let first = published_of(&world.effects);
     assert_eq!(first.event.id, "shop/orders/i-1/d761d406/announce-a");
@@ -63,7 +63,7 @@ fn published_of(effects: &[Effect]) -> PublishEffect {
 }
 
 #[test]
-fn an_event_says_what_caused_it() {
+pub(crate) fn an_event_says_what_caused_it() {
     let world = check(
         "reserve",
         &[],
@@ -81,7 +81,7 @@ fn an_event_says_what_caused_it() {
 }
 
 #[test]
-fn a_compensation_may_be_a_publish() {
+pub(crate) fn a_compensation_may_be_a_publish() {
     let given = ["reserve a1 ok", "stored announce-a"];
     check(
         PUBLISHING,
@@ -99,7 +99,7 @@ fn a_compensation_may_be_a_publish() {
 }
 
 #[test]
-fn a_publish_that_is_refused_for_good_parks() {
+pub(crate) fn a_publish_that_is_refused_for_good_parks() {
     let given = ["reserve a1 ok"];
     let refused = "announce a1 publish-refused";
     check(
@@ -128,7 +128,7 @@ fn a_publish_that_is_refused_for_good_parks() {
 }
 
 #[test]
-fn a_compensating_publish_that_is_refused_parks() {
+pub(crate) fn a_compensating_publish_that_is_refused_parks() {
     let given = [
         "reserve a1 ok",
         "stored announce-a",
@@ -152,7 +152,7 @@ fn a_compensating_publish_that_is_refused_parks() {
 }
 
 #[test]
-fn an_outcome_s_event_that_is_refused_parks() {
+pub(crate) fn an_outcome_s_event_that_is_refused_parks() {
     let given = ["reserve a1 ok", "refused completed-0"];
     check("reserve", &given, "", "| parked PublishFailed 0");
     check("reserve", &given, "retry", "publish completed-0 | running");
@@ -171,7 +171,7 @@ fn an_outcome_s_event_that_is_refused_parks() {
 
 /// Beside a failure there is nothing to publish again: it would be taken back at once.
 #[test]
-fn a_refused_publish_beside_a_failure_is_not_tried_again() {
+pub(crate) fn a_refused_publish_beside_a_failure_is_not_tried_again() {
     let steps = "left start, announce publish start, close after:left+announce";
     let given = ["announce a1 publish-refused", "left a1 code:402"];
     check(steps, &given, "", "| parked PublishRefused announce-a");
@@ -190,7 +190,7 @@ fn a_refused_publish_beside_a_failure_is_not_tried_again() {
 }
 
 #[test]
-fn two_refused_publishes_are_two_questions() {
+pub(crate) fn two_refused_publishes_are_two_questions() {
     let steps = "one publish start, two publish start, close after:one+two";
     let given = [
         "one a1 publish-refused",

@@ -6,7 +6,7 @@ use tidemill_core::saga::Note;
 const PAIR: &str = "reserve, charge";
 
 #[test]
-fn a_wrong_token_is_counted_and_never_an_outcome() {
+pub(crate) fn a_wrong_token_is_counted_and_never_an_outcome() {
     for (forged, given) in [
         ("reserve a1 forged", &[][..]),
         ("reserve a1 token:reserve c1", &[]),
@@ -34,7 +34,7 @@ fn a_wrong_token_is_counted_and_never_an_outcome() {
 }
 
 #[test]
-fn a_stream_s_acknowledgement_is_never_an_outcome() {
+pub(crate) fn a_stream_s_acknowledgement_is_never_an_outcome() {
     let world = check(PAIR, &[], "reserve a1 stream", "| running");
     assert_eq!(world.note, Note::StreamAnswered);
     // The participant's own answer still counts.
@@ -54,7 +54,7 @@ fn a_stream_s_acknowledgement_is_never_an_outcome() {
 }
 
 #[test]
-fn an_observation_of_what_was_never_sent_changes_nothing() {
+pub(crate) fn an_observation_of_what_was_never_sent_changes_nothing() {
     for input in [
         "reserve a2 lost",
         "charge a1 http:200",
@@ -73,7 +73,7 @@ fn an_observation_of_what_was_never_sent_changes_nothing() {
 
 /// The token stands in the reply's subject and nowhere else that people see.
 #[test]
-fn tokens_and_runs_are_not_shown() {
+pub(crate) fn tokens_and_runs_are_not_shown() {
     let mut world = World::new(PAIR);
     let token = |kind: &tidemill_core::names::LogKind| -> String {
         kind.to_string().rsplit('.').next().unwrap().to_owned()

@@ -29,7 +29,7 @@ fn given_up(attempts: &[&str], compensated: bool) {
 }
 
 #[test]
-fn what_may_have_been_delivered_may_have_happened() {
+pub(crate) fn what_may_have_been_delivered_may_have_happened() {
     given_up(&["timeout", "timeout", "timeout"], true);
     given_up(&["code:500", "code:500", "code:500"], true);
     given_up(&["bad", "bad", "bad"], true);
@@ -40,21 +40,21 @@ fn what_may_have_been_delivered_may_have_happened() {
 }
 
 #[test]
-fn refused_after_an_attempt_that_may_have_been_delivered_is_unknown() {
+pub(crate) fn refused_after_an_attempt_that_may_have_been_delivered_is_unknown() {
     given_up(&["timeout", "code:402"], true);
     given_up(&["code:500", "code:402"], true);
     given_up(&["nobody?", "code:402"], true);
 }
 
 #[test]
-fn refused_at_the_first_attempt_did_not_happen() {
+pub(crate) fn refused_at_the_first_attempt_did_not_happen() {
     given_up(&["code:402"], false);
     given_up(&["nobody", "code:402"], false);
     given_up(&["unreachable", "code:402"], false);
 }
 
 #[test]
-fn what_reached_nobody_did_not_happen() {
+pub(crate) fn what_reached_nobody_did_not_happen() {
     given_up(&["nobody", "nobody", "nobody"], false);
     given_up(&["unreachable", "nobody"], false);
     given_up(&["unsendable"], false);
@@ -62,14 +62,14 @@ fn what_reached_nobody_did_not_happen() {
 
 /// docs/adr/0003: another owner may have sent the same attempt, and reached somebody.
 #[test]
-fn reached_nobody_counts_only_from_a_sole_sender() {
+pub(crate) fn reached_nobody_counts_only_from_a_sole_sender() {
     given_up(&["nobody?", "nobody", "nobody"], true);
     given_up(&["nobody", "nobody?"], true);
 }
 
 /// Heard of late: it counts as no failure, but it says that the participant got the request.
 #[test]
-fn a_late_error_says_that_an_attempt_was_delivered() {
+pub(crate) fn a_late_error_says_that_an_attempt_was_delivered() {
     let mut world = World::new(PAIR);
     world.apply("reserve a1 ok").apply("charge a1 nobody");
     world.apply("charge a1 backoff").apply("charge a1 code:500");
@@ -101,7 +101,7 @@ fn payload(effect: &Effect) -> Value {
 }
 
 #[test]
-fn a_late_success_adds_its_output_while_the_compensation_is_not_sent() {
+pub(crate) fn a_late_success_adds_its_output_while_the_compensation_is_not_sent() {
     // Two may have happened; the later one is taken back first, and the other answers meanwhile.
     let mut world = World::new("left start, right start, close after:left+right");
     for side in ["left", "right"] {
@@ -124,7 +124,7 @@ fn a_late_success_adds_its_output_while_the_compensation_is_not_sent() {
 }
 
 #[test]
-fn a_late_success_after_the_compensation_was_sent_is_only_recorded() {
+pub(crate) fn a_late_success_after_the_compensation_was_sent_is_only_recorded() {
     let mut world = charge_given_up();
     assert_eq!(world.told(), "send charge c1 | compensating");
     world.apply("charge a1 ok:{\"paid\":1}");
@@ -141,7 +141,7 @@ fn a_late_success_after_the_compensation_was_sent_is_only_recorded() {
 
 /// Of a step that was thought not to have happened.
 #[test]
-fn a_late_success_of_what_was_refused_is_taken_back() {
+pub(crate) fn a_late_success_of_what_was_refused_is_taken_back() {
     let mut world = World::new("reserve, charge");
     world.apply("reserve a1 ok").apply("charge a1 code:402");
     assert_eq!(world.told(), "send reserve c1 | compensating");
@@ -150,7 +150,7 @@ fn a_late_success_of_what_was_refused_is_taken_back() {
 }
 
 #[test]
-fn once_the_outcome_is_decided_a_late_success_changes_nothing() {
+pub(crate) fn once_the_outcome_is_decided_a_late_success_changes_nothing() {
     let mut world = World::new("reserve none");
     world.apply("reserve a1 code:402");
     assert_eq!(world.told(), "publish compensated-0 | compensating");
@@ -165,7 +165,7 @@ fn once_the_outcome_is_decided_a_late_success_changes_nothing() {
 const ASKS: &str = "reserve, charge park, ship";
 
 #[test]
-fn on_unknown_park_asks_a_person() {
+pub(crate) fn on_unknown_park_asks_a_person() {
     let lost = ["reserve a1 ok", "charge a1 timeout"];
     let world = check(
         ASKS,
@@ -195,7 +195,7 @@ fn on_unknown_park_asks_a_person() {
 }
 
 #[test]
-fn a_person_says_that_it_did_not_happen() {
+pub(crate) fn a_person_says_that_it_did_not_happen() {
     let given = [
         "reserve a1 ok",
         "charge a1 timeout",
@@ -206,7 +206,7 @@ fn a_person_says_that_it_did_not_happen() {
 }
 
 #[test]
-fn a_person_has_it_tried_again() {
+pub(crate) fn a_person_has_it_tried_again() {
     let given = [
         "reserve a1 ok",
         "charge a1 timeout",
@@ -220,7 +220,7 @@ fn a_person_has_it_tried_again() {
 
 /// Two steps side by side whose outcome is unknown are two questions.
 #[test]
-fn every_unknown_outcome_is_asked_about() {
+pub(crate) fn every_unknown_outcome_is_asked_about() {
     let both = "left park start, right park start, close after:left+right";
     let given = [
         "left a1 timeout",
@@ -261,7 +261,7 @@ fn every_unknown_outcome_is_asked_about() {
 
 /// A decision about one step doesn't make the failure of another undone.
 #[test]
-fn a_decision_leaves_the_failure_of_another_step() {
+pub(crate) fn a_decision_leaves_the_failure_of_another_step() {
     let both = "left start, right park start, close after:left+right";
     let given = ["left a1 code:402", "right a1 timeout"];
     check(both, &given, "", "| parked UnknownOutcome right");
@@ -277,7 +277,7 @@ fn a_decision_leaves_the_failure_of_another_step() {
 }
 
 #[test]
-fn a_cancel_does_not_answer_what_only_a_person_knows() {
+pub(crate) fn a_cancel_does_not_answer_what_only_a_person_knows() {
     let given = [
         "reserve a1 ok",
         "charge a1 timeout",

@@ -6,12 +6,11 @@
 mod judge;
 mod network;
 mod owner;
-mod participant;
 mod person;
 
 use super::Random;
+use super::participant::Participant;
 use owner::Owner;
-use participant::Participant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::rc::Rc;
@@ -19,7 +18,7 @@ use std::sync::Arc;
 use tidemill_core::envelope::Event;
 use tidemill_core::json::Value;
 use tidemill_core::names::{LogKind, Run};
-use tidemill_core::saga::{CompiledSaga, Effect, Input, Started, decode_input};
+use tidemill_core::saga::{CompiledSaga, Effect, Input, Instance, Started, decode_input};
 use tidemill_core::timestamp::Timestamp;
 
 /// How bad the world is, in percent of cases.
@@ -132,6 +131,8 @@ struct Logged {
     instance: usize,
     input: Rc<Input>,
     at: Timestamp,
+    /// What the first owner that folded it came to. Every other one must come to the same, after every input.
+    state: Option<Box<Instance>>,
 }
 
 enum Happening {
@@ -191,6 +192,9 @@ struct World {
 const TROUBLE_MS: u64 = 120_000;
 /// Virtual milliseconds after which everything must have ended.
 const END_MS: u64 = 40 * 3_600_000;
+
+/// Most messages of a log; worlds of six instances have some hundreds.
+const LOG_MAX: usize = 20_000;
 
 /// Runs a plan to its end.
 pub fn run(saga: &Arc<CompiledSaga>, plan: &Plan) -> Report {
@@ -304,9 +308,13 @@ impl World {
                     instance,
                     input,
                     at,
+                    state: None,
                 });
             }
             Err(error) => self.problems.push(format!("can't be decoded: {error}")),
+        }
+        if self.log.len() > LOG_MAX {
+            self.problems.push("the log grows without end".to_owned());
         }
         for owner in 0..self.owners.len() {
             let delay = 1 + self.random.below(20);

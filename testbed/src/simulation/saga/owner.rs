@@ -122,7 +122,7 @@ impl World {
     pub(super) fn fold_next(&mut self, index: usize) -> Vec<(usize, Effect)> {
         let saga = Arc::clone(&self.saga);
         let owner = &mut self.owners[index];
-        let logged = &self.log[owner.folded];
+        let logged = &mut self.log[owner.folded];
         owner.folded += 1;
         let (id, at, input) = (logged.instance, logged.at, Rc::clone(&logged.input));
         owner.firing.remove(&id);
@@ -137,6 +137,14 @@ impl World {
             (Some(instance), input) => instance.apply(&saga, input, at).effects,
         };
         if let Some(instance) = owner.instances.get(&id) {
+            match &logged.state {
+                Some(state) if **state != *instance => {
+                    let problem = format!("two owners folded instance {id} differently");
+                    self.problems.push(problem);
+                }
+                Some(_) => {}
+                None => logged.state = Some(Box::new(instance.clone())),
+            }
             for violation in violations(&saga, instance) {
                 self.problems.push(format!(
                     "instance {id}: {} {}",

@@ -7,7 +7,7 @@ use tidemill_core::names::Side;
 use tidemill_core::saga::{Effect, Observed};
 
 #[derive(Default)]
-pub(super) struct Participant {
+pub(crate) struct Participant {
     /// What it answered to each action it decided about.
     decided: BTreeMap<String, Given>,
     /// Actions that were taken back, done before or not.
@@ -15,14 +15,14 @@ pub(super) struct Participant {
 }
 
 #[derive(Clone)]
-pub(super) enum Given {
+pub(crate) enum Given {
     Done(String),
     Refused(u32),
     Error,
 }
 
 impl Given {
-    pub(super) fn headers(&self) -> Vec<(String, String)> {
+    pub(crate) fn headers(&self) -> Vec<(String, String)> {
         let code = match self {
             Given::Done(_) => return Vec::new(),
             Given::Refused(code) => *code,
@@ -34,14 +34,17 @@ impl Given {
         ]
     }
 
-    pub(super) fn body(&self) -> Vec<u8> {
+    pub(crate) fn body(&self) -> Vec<u8> {
         match self {
-            Given::Done(command) => format!("{{\"done\":\"{command}\"}}").into_bytes(),
+            Given::Done(command) => {
+                let body = format!("{{\"done\":\"{command}\",\"tracking\":\"T-1\"}}");
+                body.into_bytes()
+            }
             Given::Refused(_) | Given::Error => Vec::new(),
         }
     }
 
-    pub(super) fn observed(&self) -> Observed {
+    pub(crate) fn observed(&self) -> Observed {
         let (status, body) = match self {
             Given::Done(_) => (200, Value::parse(&self.body()).ok()),
             Given::Refused(code) => (*code, Some(Value::Null)),
@@ -57,7 +60,7 @@ impl Given {
 
 impl Participant {
     /// Handles a request. `service_error` and `refuse` are what it would like to do; a decision once made stays.
-    pub(super) fn handle(
+    pub(crate) fn handle(
         &mut self,
         effect: &Effect,
         side: Side,
@@ -117,12 +120,18 @@ impl Participant {
     }
 
     /// Somebody takes a command back by hand, done or not.
-    pub(super) fn take_back(&mut self, command: String) {
+    pub(crate) fn take_back(&mut self, command: String) {
         self.taken_back.insert(command);
     }
 
+    /// Whether anything was ever done.
+    pub(crate) fn has_done(&self) -> bool {
+        let mut given = self.decided.values();
+        given.any(|given| matches!(given, Given::Done(_)))
+    }
+
     /// Commands that were done and not taken back.
-    pub(super) fn standing(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn standing(&self) -> impl Iterator<Item = &str> {
         let done = self
             .decided
             .iter()

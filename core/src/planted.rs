@@ -1,0 +1,288 @@
+//! Bugs that a test can plant, at least one for each law: what catches none of them proves nothing.
+//!
+//! With the feature `planted-bugs` a bug is switched on at run time, [`plant`] for the test's own thread,
+//! [`plant_everywhere`] for a whole process. Without the feature nothing of this is compiled in: [`planted`] is the
+//! constant `false`.
+//!
+//! Adding one: a variant below (its words say the law that it breaks), `if planted(Bug::…)` in the code, and the test
+//! that catches it in `core/tests/laws/planted.rs` or `testbed/tests/planted_bugs.rs`, which fail if one is missing.
+
+macro_rules! bugs {
+    ($($(#[$words:meta])* $name:ident,)+) => {
+        /// One bug each, named for what goes wrong; the words say the law that it breaks.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum Bug {
+            $($(#[$words])* $name,)+
+        }
+
+        impl Bug {
+            /// Every bug.
+            pub const ALL: &[Bug] = &[$(Bug::$name,)+];
+
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Bug::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    // Sagas: order of inputs.
+    /// A failure counts only for the current attempt.
+    FailureOfOldAttemptCounts,
+    /// A failure counts once.
+    FailureCountsTwice,
+    /// A success counts from any attempt.
+    SuccessOfOldAttemptIgnored,
+    /// A refusal counts from any attempt.
+    RefusalOfOldAttemptIgnored,
+    /// A timer is valid by its id, whatever the time says.
+    TimerValidByClock,
+    /// A timer of an earlier decision is stale.
+    StaleSagaTimer,
+    /// `at` is never before the previous `at`.
+    TimeGoesBack,
+    /// Starting is exactly once.
+    StartedTwice,
+    /// The same inputs give the same result everywhere: jitter is seeded by instance and attempt.
+    JitterFromElsewhere,
+    /// What is in flight can be asked of the state at any time.
+    OutstandingForgotten,
+
+    // Sagas: retries and limits.
+    /// Attempts have a limit.
+    AttemptsUnlimited,
+    /// `stepTimeout` ends a step.
+    StepTimeoutIgnored,
+    /// `timeout` ends a saga.
+    SagaTimeoutIgnored,
+    /// Reaching nobody uses up no attempt.
+    NobodyUsesUpAttempt,
+    /// Backoff doubles.
+    BackoffConstant,
+    /// `Retry-After` is honoured.
+    RetryAfterIgnored,
+
+    // Sagas: outcomes.
+    /// NATS 408, 425 and 429 are tried again.
+    PassingCodesRefused,
+    /// Of HTTP only 400, 402, 409, 410, 412 and 422 refuse.
+    HttpNotFoundRefused,
+    /// An answer that isn't JSON is no success.
+    BadReplyIsSuccess,
+    /// A wrong token is never an outcome.
+    TokenNotChecked,
+    /// A reply to an attempt that was never made is never an outcome.
+    AttemptNotChecked,
+    /// A JetStream acknowledgement is never an outcome.
+    StreamAckIsSuccess,
+    /// A reply token is shown nowhere.
+    TokenShown,
+
+    // Sagas: commands.
+    /// A command id is the same over retries.
+    CommandIdPerAttempt,
+    /// Another run of the same id gives other commands.
+    CommandIdWithoutRun,
+    /// A compensation names the command it takes back.
+    CompensatesNothing,
+    /// Requests carry no headers that mean something to the server.
+    ServerHeaderSent,
+    /// Headers are printable, whatever the ids are.
+    HeadersUnencoded,
+
+    // Sagas: unknown outcomes.
+    /// A step given up after an attempt that may have been delivered is compensated too.
+    UnknownNotCompensated,
+    /// Refused after an attempt that may have been delivered may have happened.
+    RefusalForgetsDelivery,
+    /// Refused at the first attempt did not happen.
+    RefusedIsCompensated,
+    /// That an attempt reached nobody counts only from a sole sender.
+    SoleIgnored,
+    /// `onUnknown: Park` asks a person.
+    UnknownNotAsked,
+    /// Every unknown outcome is asked about, also the second.
+    SecondQuestionForgotten,
+    /// A decision about one step leaves the failure of another.
+    DecisionForgetsFailure,
+    /// A cancel doesn't answer what only a person knows.
+    CancelAnswersUnknown,
+    /// A late success of what may have happened is taken back with the rest.
+    LateSuccessForgotten,
+    /// A late success adds its output unless the compensation was sent.
+    LateOutputAlwaysAdded,
+
+    // Sagas: failure and compensation.
+    /// Compensations run in reverse order of completion.
+    CompensatedForwards,
+    /// Compensations begin when siblings in flight have settled.
+    CompensatedBesideActions,
+    /// One compensation runs at a time.
+    CompensatedAllAtOnce,
+    /// A compensation that fails for good is parked.
+    FailedCompensationLeft,
+    /// The first failure is the one that is told.
+    LastFailureTold,
+    /// A step whose `when` is false is skipped.
+    WhenIgnored,
+    /// A step follows those it is after.
+    AfterIgnored,
+
+    // Sagas: the pivot.
+    /// A cancel after the pivot is refused.
+    CancelAfterPivot,
+    /// After the pivot a failure parks.
+    FailureAfterPivotTurnsBack,
+    /// After the pivot the saga's timeout parks.
+    TimeoutAfterPivotTurnsBack,
+    /// A pivot of which nobody knows is parked.
+    UnknownPivotCompensated,
+
+    // Sagas: publishing.
+    /// A publish is outstanding until it is stored.
+    ConcludedBeforeStored,
+    /// A publish has the same id whenever it is made.
+    PublishIdPerTime,
+    /// A publish has the same bytes whoever makes it.
+    PublishTimeIsNow,
+    /// A publish that is refused for good is parked.
+    RefusedPublishLeft,
+
+    // Numbers and expressions.
+    /// A value copied without arithmetic keeps its digits.
+    DigitsLost,
+    /// The input of an instance keeps its digits in the log.
+    LogLosesDigits,
+    /// A whole number is an int, never a uint.
+    UintNumbers,
+    /// int and double give double.
+    MixedNumbersRefused,
+    /// int divided by int is int.
+    IntDivisionIsDouble,
+    /// Overflow is an error.
+    OverflowWraps,
+    /// Division by zero is an error.
+    DivisionByZeroIsZero,
+    /// Doubles are written with `.` or `e`.
+    DoubleWrittenAsInt,
+    /// An evaluation ends beyond its budget.
+    BudgetOff,
+    /// Loops nested deeper than two are refused.
+    NestingUnlimited,
+    /// Undeclared names are refused when compiling.
+    UndeclaredNameAccepted,
+
+    // Projections.
+    /// An event at or below the row's position changes nothing.
+    PositionNotChecked,
+    /// A row has a position per source.
+    OnePositionForAllSources,
+    /// A deleted row keeps its position.
+    TombstoneForgotten,
+    /// Increments are exact, in decimal.
+    IncrementInBinary,
+    /// A sum beyond 28 digits is an error.
+    IncrementRounded,
+    /// Within a handler every expression sees the row as it was before it.
+    HandlersSeeNewColumns,
+    /// A null that is set is stored.
+    NullRemovesColumn,
+    /// All handlers that match run, in order.
+    FirstHandlerOnly,
+    /// An event that can't be folded changes nothing.
+    HalfAnEventFolded,
+    /// A poison event holds up what follows for its key.
+    FollowersPass,
+    /// A poison event holds up no other key.
+    PoisonStopsOthers,
+    /// Errors of events and expressions park.
+    PoisonLeftOut,
+    /// No more keys are parked than allowed.
+    ParkedKeysUnlimited,
+    /// An event that waits, waits once.
+    WaitsTwice,
+    /// A decision to skip holds for every revision.
+    DecisionIgnored,
+    /// A redrive is refused once the row is past the event.
+    RowIsAheadIgnored,
+    /// Another stream under the source's name is a reset.
+    ReplacedSourceUnseen,
+    /// A source that ends below what was folded is a reset.
+    ShorterSourceUnseen,
+    /// A source that was set back and written on is a reset.
+    RewrittenSourceUnseen,
+    /// `live` goes on when every partition is past the old rows.
+    SwitchedEarly,
+    /// Another revision is another key space.
+    KeySpaceShared,
+}
+
+#[cfg(feature = "planted-bugs")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    thread_local! {
+        static HERE: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Number of a bug, plus one; 0 = none.
+    static EVERYWHERE: AtomicU16 = AtomicU16::new(0);
+
+    /// While it lives the bug is planted in this thread.
+    #[derive(Debug)]
+    #[must_use = "the bug is gone when this is dropped"]
+    pub struct Planted(());
+
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            HERE.set(None);
+        }
+    }
+
+    /// Plants a bug in this thread, one at a time.
+    pub fn plant(bug: Bug) -> Planted {
+        HERE.set(Some(bug));
+        Planted(())
+    }
+
+    /// Plants a bug in the whole process, for ever.
+    pub fn plant_everywhere(bug: Bug) {
+        EVERYWHERE.store(bug as u16 + 1, Ordering::Relaxed);
+    }
+
+    /// Whether a bug is planted.
+    pub fn planted(bug: Bug) -> bool {
+        HERE.get() == Some(bug) || EVERYWHERE.load(Ordering::Relaxed) == bug as u16 + 1
+    }
+
+    /// A number that is another one each time: what no fold may depend on.
+    pub(crate) fn whim() -> u64 {
+        static WHIM: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        WHIM.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub(crate) use switch::whim;
+#[cfg(feature = "planted-bugs")]
+pub use switch::{Planted, plant, plant_everywhere, planted};
+
+/// Whether a bug is planted: never, without the feature `planted-bugs`.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn planted(_: Bug) -> bool {
+    false
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub(crate) const fn whim() -> u64 {
+    0
+}
