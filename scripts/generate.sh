@@ -5,3 +5,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The three CustomResourceDefinitions, from the Rust types.
 cargo run --quiet --locked -p tidemill-crds --bin crdgen
+
+# The fault matrix of the order example, from the test that runs it.
+TIDEMILL_GENERATE=1 cargo test --quiet --locked -p tidemill-testbed --test fault_matrix >/dev/null

@@ -1,6 +1,7 @@
 //! Seeded simulation of the machines: every run is decided by its seed alone, so a failure is a number that
 //! anybody can run again.
 
+pub mod matrix;
 mod participant;
 mod random;
 pub mod saga;
