@@ -1,6 +1,7 @@
 //! What Tidemill's tests and benchmarks stand on; never shipped.
 //!
-//! * [`lab`]: a saga's surroundings, [`participants`]: whom it asks over NATS, [`http`]: over HTTP.
+//! * [`lab`]: a saga's surroundings, [`participants`]: whom it asks over NATS, [`http`]: over HTTP; [`fulfilment`]: one saga
+//!   and what must have come of it.
 //! * [`nats_server`]: real `nats-server` processes on free ports, which can be stopped, killed, frozen and set back.
 //! * [`process`]: any other program as a child: a worker, the CLI, a participant.
 //! * [`binaries`]: where the programs of this workspace are.
@@ -11,6 +12,7 @@
 //! No port is fixed and nothing waits for an amount of time.
 
 pub mod binaries;
+pub mod fulfilment;
 pub mod http;
 pub mod lab;
 pub mod nats_server;

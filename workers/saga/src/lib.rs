@@ -9,6 +9,7 @@ mod counting;
 mod describe;
 mod effects;
 mod engine;
+mod frontier;
 mod http;
 mod live;
 mod metrics;

@@ -82,10 +82,7 @@ impl Session<'_> {
                 ..Publish::new(subject.clone(), payload.clone())
             };
             match engine.publisher.publish(publish).await.await {
-                Ok(_) | Err(PublishError::Conflict) => {
-                    self.change(of, |counters| counters.parked += 1);
-                    return true;
-                }
+                Ok(_) | Err(PublishError::Conflict) => return true,
                 // With our headers it is larger than messages may be. It still stands in its stream, where they say.
                 Err(PublishError::Refused {
                     code: MESSAGE_TOO_LARGE | HEADERS_TOO_LARGE,

@@ -3,9 +3,10 @@
 
 use crate::append::Appended;
 use crate::engine::Engine;
-use crate::shard::header_pairs;
+use crate::frontier::{Dealt, Frontier, Reached};
+use crate::shard::{decode, header_pairs};
 use crate::source::{Source, SourceError};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::contract::StreamBinding;
@@ -14,7 +15,7 @@ use tidemill_core::envelope::{Decoder, Event, RawMessage};
 use tidemill_core::expression::{Bindings, Bound, CompileError, Expression, Scope};
 use tidemill_core::json::Value;
 use tidemill_core::names::{LogKind, Run, encode_token, partition};
-use tidemill_core::saga::{SourcePosition, Started};
+use tidemill_core::saga::{Input, SourcePosition, Started};
 use tidemill_core::status::{ResolvedStart, TriggerCounters};
 use tidemill_nats::{ReadFrom, Reader, StoredMessage};
 use tokio::sync::mpsc;
@@ -56,12 +57,6 @@ pub(crate) struct TriggerReader {
     pub(crate) key: String,
     decoder: Decoder,
     triggers: Vec<CompiledTrigger>,
-}
-
-/// Per partition: what is under way, so that its position stays below it.
-#[derive(Default)]
-struct Frontier {
-    under_way: BTreeMap<u16, BTreeSet<u64>>,
 }
 
 /// A start that is done.
@@ -263,29 +258,33 @@ impl Session<'_> {
         if message.sequence <= already {
             return false;
         }
-        let matched = matches!(meaning, Meaning::Start(_));
-        self.change(of, |counters| {
-            counters.seen += 1;
-            counters.matched += u64::from(matched);
-            counters.skipped += u64::from(matches!(meaning, Meaning::Skip));
-        });
         match (meaning, event) {
             (Meaning::Start(id), Some(event)) => {
                 self.frontier.begin(of, message.sequence);
                 self.start(id, event, of, message.sequence, done.clone());
-                true
+                return true;
             }
             (Meaning::Park(reason), _) => {
+                self.frontier.begin(of, message.sequence);
                 if self.park(message, of, &reason).await {
-                    self.reach(of, self.frontier.pass(of, message.sequence));
+                    let dealt = Dealt {
+                        parked: 1,
+                        ..Dealt::SEEN
+                    };
+                    let reached = self.frontier.end(of, message.sequence, dealt);
+                    self.reach(of, reached);
                 }
-                false
             }
             (Meaning::Skip | Meaning::Start(_), _) => {
-                self.reach(of, self.frontier.pass(of, message.sequence));
-                false
+                let dealt = Dealt {
+                    skipped: 1,
+                    ..Dealt::SEEN
+                };
+                let reached = self.frontier.pass(of, message.sequence, dealt);
+                self.reach(of, reached);
             }
         }
+        false
     }
 
     fn start(&self, id: String, event: Event, of: u16, sequence: u64, done: mpsc::Sender<Done>) {
@@ -303,22 +302,27 @@ impl Session<'_> {
             traceparent = event.extension("traceparent"),
             "an event starts an instance"
         );
+        let position = SourcePosition {
+            stream: self.reader.source.stream.clone(),
+            incarnation: self.resolved.incarnation.clone(),
+            sequence,
+        };
         let started = Started {
             run: Run::new(rand::random()),
             revision: engine.revisions.current_revision.clone(),
             input: event,
             correlation_id,
-            position: Some(SourcePosition {
-                stream: self.reader.source.stream.clone(),
-                incarnation: self.resolved.incarnation.clone(),
-                sequence,
-            }),
+            position: Some(position.clone()),
         };
         let tracker = engine.work.clone();
         tracker.spawn(async move {
-            let appended = engine
+            let mut appended = engine
                 .append(&id, LogKind::Started, started.to_json())
                 .await;
+            if appended == Appended::Existing && engine.is_started_by(&id, &position).await {
+                // By this event, read before: by another worker, or before a crash.
+                appended = Appended::Stored;
+            }
             // The reader waits for every start before it ends.
             let _ = done
                 .send(Done {
@@ -336,39 +340,47 @@ impl Session<'_> {
             sequence,
             appended,
         } = done;
+        let mut dealt = Dealt {
+            matched: 1,
+            ..Dealt::SEEN
+        };
         match appended {
-            Appended::Existing => self.change(of, |counters| counters.existing += 1),
+            Appended::Existing => dealt.existing = 1,
             Appended::Stored => {}
             Appended::Refused(reason) => {
                 if !self.park_refused(of, sequence, &reason).await {
                     return;
                 }
+                dealt.parked = 1;
             }
             // The position stays below it: whoever owns the partition next starts it.
             Appended::Abandoned => return,
         }
-        let reached = self.frontier.end(of, sequence);
+        let reached = self.frontier.end(of, sequence, dealt);
         self.reach(of, reached);
     }
 
     /// What was read up to `position` is dealt with in every partition, save what is under way.
-    fn advance(&self, position: u64) {
-        for &of in self.begin.keys() {
-            let reached = self.frontier.pass(of, position);
+    fn advance(&mut self, position: u64) {
+        let partitions: Vec<u16> = self.begin.keys().copied().collect();
+        for of in partitions {
+            let reached = self.frontier.pass(of, position, Dealt::default());
             let before = self.reader.position(of, self.resolved);
-            if reached > before {
-                self.reach(of, reached);
-            }
+            self.reach(of, reached.filter(|reached| reached.position > before));
         }
     }
 
-    fn reach(&self, of: u16, reached: u64) {
+    fn reach(&self, of: u16, reached: Option<Reached>) {
+        let Some(Reached { position, dealt }) = reached else {
+            return;
+        };
         self.change(of, |counters| {
-            counters.position = counters.position.max(reached)
+            counters.position = counters.position.max(position);
+            dealt.count(counters);
         });
     }
 
-    pub(crate) fn change(&self, of: u16, change: impl FnOnce(&mut TriggerCounters)) {
+    fn change(&self, of: u16, change: impl FnOnce(&mut TriggerCounters)) {
         let TriggerReader { engine, key, .. } = self.reader;
         engine.tally.change(of, |counters| {
             let counters = counters.triggers.entry(key.clone()).or_default();
@@ -400,23 +412,17 @@ fn compile(trigger: &Trigger) -> Result<CompiledTrigger, CompileError> {
     })
 }
 
-impl Frontier {
-    fn begin(&mut self, of: u16, sequence: u64) {
-        self.under_way.entry(of).or_default().insert(sequence);
-    }
-
-    /// A start is done; gives the position that the partition has reached.
-    fn end(&mut self, of: u16, sequence: u64) -> u64 {
-        let under_way = self.under_way.entry(of).or_default();
-        under_way.remove(&sequence);
-        under_way.first().map_or(sequence, |first| first - 1)
-    }
-
-    /// An event without a start; gives the position that the partition has reached.
-    fn pass(&self, of: u16, sequence: u64) -> u64 {
-        self.under_way
-            .get(&of)
-            .and_then(BTreeSet::first)
-            .map_or(sequence, |first| first - 1)
+impl Engine {
+    /// Whether an instance that is there was started by this event.
+    async fn is_started_by(&self, id: &str, position: &SourcePosition) -> bool {
+        let Some(subject) = self.log_subject(id, LogKind::Started) else {
+            return false;
+        };
+        let log = &self.workload.log_stream;
+        // If that can't be read now, it is merely counted as another's.
+        let Ok(Some(message)) = self.nats.last_at_leader(log, &subject).await else {
+            return false;
+        };
+        matches!(decode(LogKind::Started, &message), Ok(Input::Started(started)) if started.position.as_ref() == Some(position))
     }
 }
