@@ -29,7 +29,7 @@ deny: ## licences, sources and duplicates of what is linked in
 
 # Arguments: make bench-saga ARGS="--in-flight 64"
 bench-saga: tools ## load on the saga engine; figures as JSON on the last line
-	@source .tools/env && cargo build --quiet --release --locked -p tidemill-worker -p tidemill-bench && target/release/bench-saga $(ARGS)
+	@source .tools/env && cargo build --quiet --release --locked -p tidemill-worker -p tidemill-bench && TIDEMILL_BIN_DIR=target/release target/release/bench-saga $(ARGS)
 
 bench-projection: tools ## load on the projection engine; figures as JSON on the last line
-	@source .tools/env && cargo build --quiet --release --locked -p tidemill-worker -p tidemill-bench && target/release/bench-projection $(ARGS)
+	@source .tools/env && cargo build --quiet --release --locked -p tidemill-worker -p tidemill-bench && TIDEMILL_BIN_DIR=target/release target/release/bench-projection $(ARGS)

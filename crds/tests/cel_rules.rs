@@ -292,6 +292,6 @@ fn what_stands_around_the_spec() {
     );
     assert_eq!(
         said(E, &json!({"metadata": {"name": "a"}}), None),
-        "spec: the field is missing"
+        "spec: the field is missing: write `spec: {}` to leave everything at its default"
     );
 }

@@ -212,6 +212,19 @@ impl Nats {
         self.0.events.status.subscribe()
     }
 
+    /// Waits until it is connected; gives the number of reconnects so far, or `None` if it is closed for good.
+    pub(crate) async fn when_connected(&self) -> Option<u64> {
+        {
+            let now = self.0.events.status.borrow();
+            if now.connected {
+                return Some(now.reconnects);
+            }
+        }
+        let mut status = self.status();
+        let connected = status.wait_for(|status| status.connected).await;
+        connected.ok().map(|status| status.reconnects)
+    }
+
     /// Largest message the server takes, headers included, in bytes.
     pub fn max_payload(&self) -> usize {
         self.live().client.max_payload()

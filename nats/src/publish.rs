@@ -241,10 +241,8 @@ impl Publisher {
             return ack;
         };
         // What is sent while NATS is away would be sent when it is back, long after its sender was told that it is lost.
-        let mut status = nats.status();
-        let reconnects = match status.wait_for(|status| status.connected).await {
-            Ok(status) => status.reconnects,
-            Err(_) => return ack,
+        let Some(reconnects) = nats.when_connected().await else {
+            return ack;
         };
         let inbox = match self.inbox().await {
             Ok(inbox) => inbox,

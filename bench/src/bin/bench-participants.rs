@@ -20,7 +20,8 @@ struct Args {
     refused: u16,
 }
 
-#[tokio::main]
+// One thread: a message that wakes a second one would be measured with the engine.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
     let client = async_nats::connect(&args.nats).await?;

@@ -163,7 +163,11 @@ async fn wait_for(lab: &Lab, last: u64) -> Result<ProjectionStatus> {
         if position >= last && status.live.is_some() {
             return Ok(status);
         }
-        ensure!(status.stopped.is_none(), "it stopped: {:?}", status.stopped);
+        // At the beginning its partitions aren't taken yet.
+        let stopped = status
+            .stopped
+            .filter(|error| error.reason != "NoPartitions");
+        ensure!(stopped.is_none(), "it stopped: {stopped:?}");
         ensure!(
             Instant::now() < deadline,
             "at {position} of {last} after {CATCH_UP_MAX:?}"

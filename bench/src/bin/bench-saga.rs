@@ -55,7 +55,8 @@ struct Shape {
 /// Longest wait for a process to be ready.
 const WAIT: Duration = Duration::from_secs(30);
 
-#[tokio::main]
+// One thread: a message that wakes a second one would be measured with the engine.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
     let base = Shape {

@@ -58,6 +58,10 @@ pub(super) fn check(schema: &Value, document: &Value) -> Vec<Problem> {
     }
     match (fields.get("spec"), schema.pointer("/properties/spec")) {
         (Some(spec), Some(schema)) => walk.value(schema, spec, &FieldPath::spec()),
+        (None, Some(schema)) if schema.get("required").is_none() => walk.add(
+            &FieldPath::spec(),
+            "the field is missing: write `spec: {}` to leave everything at its default",
+        ),
         (_, _) => walk.add(&FieldPath::spec(), "the field is missing"),
     }
     walk.problems

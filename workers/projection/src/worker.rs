@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::contract::{ProjectionWorkload, Workload};
 use tidemill_core::control::{
-    AcceptSourceRequest, Accepted, ControlError, ParkedRequest, ProjectionStatus, projection_verb,
+    AcceptSourceRequest, Accepted, ControlError, ParkedRequest, ProjectionStatus, Reply,
+    projection_verb,
 };
-use tidemill_core::names::{PROJECTION_PARTITIONS, ResourceId};
+use tidemill_core::names::{PROJECTION_PARTITIONS, ResourceId, partition};
 use tidemill_core::projection::KeySpace;
 use tidemill_nats::publish::IN_FLIGHT;
 use tidemill_nats::{Publisher, ReadFrom, Reader};
@@ -494,7 +495,7 @@ impl Worker {
         match request.verb {
             projection_verb::STATUS => {
                 let status = self.status();
-                tokio::spawn(async move { request.answer(&json(&status)).await });
+                tokio::spawn(async move { request.answer(&json(&Reply::Ok(status))).await });
             }
             projection_verb::REBUILD => {
                 let (store, workload) = (self.store.clone(), Arc::clone(&self.workload));
@@ -531,23 +532,33 @@ impl Worker {
 
     /// Hands a request to the sessions. Only who owns the key answers; for all keys, everyone that has any, and the owner of partition 0.
     fn ask_sessions(&self, request: Request, ask: Ask) {
+        let token = ask.key.as_deref().map(session::token_of);
+        let concerned = match token {
+            Some(Err(error)) => {
+                return refuse(request, ControlError::new("Invalid", error.to_string()));
+            }
+            Some(Ok(token)) => Some(partition(&token, PROJECTION_PARTITIONS)),
+            None => None,
+        };
+        let waits = |session: &Running| {
+            let observed = session.observer.get();
+            observed.is_some_and(|observed| observed.parked_keys > 0 || observed.stopped.is_some())
+        };
+        let is_owner = self.owned.borrow().contains_key(&concerned.unwrap_or(0));
+        if !is_owner && (concerned.is_some() || !self.sessions.iter().any(waits)) {
+            return;
+        }
+        if self.sessions.is_empty() {
+            let why = self
+                .stops()
+                .map_or_else(|| "it is starting".to_owned(), |stopped| stopped.message);
+            return refuse(request, ControlError::new("Unavailable", why));
+        }
         let sessions: Vec<mpsc::Sender<Command>> = self
             .sessions
             .iter()
             .map(|session| session.commands.clone())
             .collect();
-        let parked = |session: &Running| {
-            session
-                .observer
-                .get()
-                .is_some_and(|observed| observed.parked_keys > 0 || observed.stopped.is_some())
-        };
-        let concerned = ask.key.is_some()
-            || self.owned.borrow().contains_key(&0)
-            || self.sessions.iter().any(parked);
-        if !concerned {
-            return;
-        }
         tokio::spawn(async move {
             let mut answers = Vec::new();
             for session in sessions {
@@ -694,7 +705,7 @@ fn refuse(request: Request, error: ControlError) {
 
 async fn reply(request: Request, answer: Answer) {
     match answer {
-        Ok(Ok(accepted)) => request.answer(&json(&accepted)).await,
+        Ok(Ok(accepted)) => request.answer(&json(&Reply::Ok(accepted))).await,
         Ok(Err(error)) => request.refuse(&error.reason, &error.message).await,
         Err(error) => request.refuse("Unavailable", &full_text(&error)).await,
     }

@@ -14,6 +14,8 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 
 /// The client of all `http` actions of a worker.
 pub(crate) fn client() -> Result<reqwest::Client, reqwest::Error> {
+    // Whose default it is doesn't matter; that there is one does.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         // A redirect would send a command to somebody the definition doesn't name, and so would a proxy of the environment.
         .redirect(reqwest::redirect::Policy::none())

@@ -2,15 +2,18 @@
 
 use anyhow::Context;
 use clap::Parser;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tidemill_core::contract::{CONTRACT_BYTES_MAX, Contract, Workload};
 use tidemill_nats::Nats;
 use tidemill_worker_runtime::telemetry::{self, LogFormat};
 use tidemill_worker_runtime::{Health, Metrics, WorkerContext, http, shutdown};
-use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs one Projection or one Saga of Tidemill.
 ///
@@ -51,21 +54,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(error) = telemetry::init(args.log_format) {
-        eprintln!("tidemill-worker: {error}");
-        return ExitCode::FAILURE;
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("tidemill-worker: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(run(args)) {
+    match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line for people, whatever the log format is.
@@ -75,9 +64,22 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+fn start(args: Args) -> anyhow::Result<()> {
+    telemetry::init(args.log_format).map_err(anyhow::Error::msg)?;
+    let contract = read_contract(&args.contract)?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Workload::Saga(_) = contract.workload {
+        // A saga's messages pass through several tasks and wait for the server in between; every hop to another thread wakes
+        // a core that sleeps (docs/dev/performance.md). More throughput than one thread gives is what replicas are for.
+        runtime.worker_threads(1);
+    }
+    let runtime = runtime.enable_all().build()?;
+    // As a task: what `block_on` runs itself is on a thread of its own, and every message to it would wake that.
+    runtime.block_on(runtime.spawn(run(args, contract)))?
+}
+
+async fn run(args: Args, contract: Contract) -> anyhow::Result<()> {
     let signals = shutdown::on_signals().context("listening to signals")?;
-    let contract = read_contract(&args.contract).await?;
     let (health, metrics) = (Health::new(), Metrics::new());
     health.not_ready(
         "nats",
@@ -130,14 +132,13 @@ async fn drive(context: WorkerContext) -> anyhow::Result<()> {
     }
 }
 
-async fn read_contract(file: &PathBuf) -> anyhow::Result<Contract> {
+fn read_contract(file: &Path) -> anyhow::Result<Contract> {
     let what = || format!("contract {}", file.display());
-    let open = tokio::fs::File::open(file).await.with_context(what)?;
+    let open = std::fs::File::open(file).with_context(what)?;
     let mut bytes = Vec::new();
     // One byte more than allowed is enough to see that it is too large.
     open.take(CONTRACT_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)
-        .await
         .with_context(what)?;
     Contract::parse(&bytes).with_context(what)
 }

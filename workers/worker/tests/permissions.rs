@@ -212,6 +212,11 @@ async fn a_projection_runs_with_the_listed_permissions_only() {
     control::ask(&admin, &projection(), "status", &json!({}), CAP)
         .await
         .unwrap();
+    control::ask(&admin, &projection(), "skip", &json!({"key": "o-3"}), CAP)
+        .await
+        .unwrap();
+    let parked = admin.stream_state(&projection().parked_stream()).await;
+    assert_eq!(parked.unwrap().messages, 0);
     answers(
         &address,
         "/metrics",

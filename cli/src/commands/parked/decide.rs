@@ -29,8 +29,9 @@ Examples:
   tidemill parked skip order-status o-1 --why 'test data'
   tidemill parked skip order-fulfilment o-1 --why 'refunded by hand'
 
-Of a projection's key, the event that can't be folded is left out for good, and those behind it are folded. A saga's instance goes on
-as if what failed had been done.";
+Of a projection's key, the event that can't be folded is left out for good, and those behind it are folded. For a saga's instance it
+depends on the reason: a compensation counts as done by hand (CompensationFailed), an action as not happened (UnknownOutcome,
+PublishRefused), a step behind the pivot or an event is left out (FailedAfterPivot, PublishFailed).";
 
 /// Arguments of both.
 #[derive(Debug, clap::Args)]
@@ -107,7 +108,9 @@ async fn decide(
     context: &Context,
 ) -> Result<()> {
     if requests.is_empty() {
-        return context.output.line(format!("{saga} has parked nothing"));
+        return context
+            .output
+            .line(format!("no instance of {saga} is parked"));
     }
     let (all, mut refused) = (requests.len(), 0);
     for request in requests {
@@ -118,6 +121,16 @@ async fn decide(
                 .output
                 .line(format!("{}: {}", request.id, accepted.message))?,
             // One is what was asked for; of many, the others are decided all the same.
+            Err(error) if all == 1 && is_event(&request.id) && error.exit() == Exit::NotFound => {
+                return Err(CliError::new(
+                    Exit::Refused,
+                    format!(
+                        "{} started nothing, and what started nothing can't be decided about in this version",
+                        request.id
+                    ),
+                )
+                .remedy("publish it again as it should be"));
+            }
             Err(error) if all == 1 => return Err(error),
             Err(error) => {
                 refused += 1;
@@ -136,4 +149,10 @@ async fn decide(
         ));
     }
     Ok(())
+}
+
+/// Whether it is what `parked list` calls an event that a trigger set aside.
+fn is_event(key: &str) -> bool {
+    key.strip_prefix("event ")
+        .is_some_and(|position| position.parse::<u64>().is_ok())
 }

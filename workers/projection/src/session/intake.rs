@@ -24,6 +24,13 @@ pub(crate) struct Incoming {
     pub(crate) message: StoredMessage,
 }
 
+impl Incoming {
+    /// CloudEvents `id`, for logs; empty for what is no event.
+    pub(crate) fn id(&self) -> &str {
+        self.event.as_ref().map_or("", |event| &event.id)
+    }
+}
+
 /// Messages of one source, in order.
 #[derive(Debug)]
 pub(crate) struct Batch {

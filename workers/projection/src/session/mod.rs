@@ -16,11 +16,11 @@ use crate::error::{SessionError, Stopped};
 use crate::meters::Meters;
 use crate::observed::{Observed, Observer};
 use crate::store::{Decisions, Store};
-use cache::Cache;
-use flush::{Flush, Flushed, ParkedEvent};
+use cache::{Cache, Cached, Place};
+use flush::{Flush, Flushed, ParkedEvent, Unstored};
 use intake::{Batch, Batches, Incoming, Preparation};
 use lead::Lead;
-use progress::{Partitions, Progress};
+use progress::{Moment, Partitions, Progress};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,20 +41,28 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use lead::Live;
-pub(crate) use redrive::{Ask, Command};
+pub(crate) use redrive::{Ask, Command, token_of};
 
 /// Catching up: rows are written when so many are dirty. With more the memory would grow, with fewer the same row would be written more often.
-const DIRTY_ROWS_MAX: usize = 50_000;
+const DIRTY_ROWS_MAX: usize = 250_000;
 /// Catching up: or when they have so many bytes.
 const DIRTY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Catching up: or when the oldest change is so old.
 const DIRTY_AGE_MAX: Duration = Duration::from_secs(1);
+/// The same while the end is far: rows are old there anyhow, and a put costs the server more than all else that an event costs.
+const DIRTY_AGE_MAX_FAR: Duration = Duration::from_secs(5);
+/// With more messages behind, the end is far: some seconds of folding.
+const FAR_FROM_HEAD: u64 = 200_000;
+/// Rows made ready to be written at a time: what was folded meanwhile goes with those whose turn hasn't come.
+const WRITE_BATCH: usize = 16_384;
 /// With fewer messages behind, the end is near: every batch is written at once. Some 20 ms of folding.
 const NEAR_HEAD: u64 = 2_000;
 /// Checkpoints are written at most once in this time.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// A checkpoint of a partition without any event of its own is written when it is so many events behind: reading them again takes a second.
 const CHECKPOINT_BEHIND_MAX: u64 = 50_000;
+/// Most events left out that are named in the log, per session.
+const LEFT_OUT_SAID_MAX: u32 = 100;
 /// How often it is said how far a session is.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(200);
 /// How often ages and intervals are looked at.
@@ -101,7 +109,12 @@ pub(crate) struct Session {
     decisions: Decisions,
     /// Events to be copied to the parked stream with the next flush.
     parking: Vec<(ParkedEvent, Publish)>,
-    flight: Option<AbortOnDropHandle<Result<Flushed, SessionError>>>,
+    /// What is being written.
+    flight: Option<AbortOnDropHandle<Result<Flushed, Unstored>>>,
+    /// Rows to be written after it; empty if nothing is being written.
+    flight_next: VecDeque<Place>,
+    /// What is stored when all of them are.
+    flight_moment: Moment,
     checkpointing: Option<AbortOnDropHandle<Result<Written, SessionError>>>,
     checkpointed_at: Instant,
     observed_at: Instant,
@@ -110,6 +123,7 @@ pub(crate) struct Session {
     /// Read, but not folded because the session is halted.
     held: VecDeque<Incoming>,
     lead: Lead,
+    left_out_said: u32,
     observer: Observer,
     meters: Meters,
     next_source: usize,
@@ -328,10 +342,11 @@ impl Session {
             && self
                 .decisions
                 .contains(&(source, position, touch.token.clone()));
-        let row = match touch.is_keyless() {
-            true => Position::default(),
-            false => self.cache.row(token).row.positions().get(source),
-        };
+        let place = (!touch.is_keyless()).then(|| self.cache.locate(token));
+        let row = place.and_then(|place| self.cache.at(place));
+        let row = row.map_or_else(Position::default, |cached| {
+            cached.row.positions().get(source)
+        });
         let error = match admit(&self.parked, token, source, position, row, decided) {
             Admission::Passed | Admission::Waits => return Ok(()),
             Admission::LeftOut => {
@@ -342,19 +357,26 @@ impl Session {
                 self.park(event, touch, None);
                 return Ok(());
             }
-            Admission::Fold => match self.fold_into_row(event, touch) {
-                Ok(()) => return Ok(()),
+            Admission::Fold => match self.fold_into_row(event, touch, place) {
+                Ok(_) => return Ok(()),
                 Err(error) => error,
             },
         };
         match consequence(&self.policy, &self.parked, token) {
             Consequence::LeaveOut => {
-                tracing::warn!(key = token, %position, reason = error.reason(), %error, "an event can't be folded and is left out");
+                self.left_out_said += 1;
+                // Whoever chose `Skip` may have many; they are counted, and the first tell why.
+                if self.left_out_said <= LEFT_OUT_SAID_MAX {
+                    tracing::warn!(event = event.id(), key = token, %position, reason = error.reason(), %error, "an event can't be folded and is left out");
+                }
                 self.count(touch.partition, |tally| tally.left_out += 1);
                 Ok(())
             }
             Consequence::Park => {
-                tracing::warn!(key = token, %position, reason = error.reason(), %error, "an event can't be folded: its key is parked");
+                // Once for each key: what follows is the same trouble.
+                if self.parked.waiting(token).is_empty() {
+                    tracing::warn!(event = event.id(), key = token, %position, reason = error.reason(), %error, "an event can't be folded: its key is parked");
+                }
                 self.park(event, touch, Some(&error));
                 Ok(())
             }
@@ -368,7 +390,13 @@ impl Session {
         }
     }
 
-    fn fold_into_row(&mut self, event: &Incoming, touch: &Touch) -> Result<(), FoldError> {
+    /// `place`: of the row; `None` for what has no key.
+    fn fold_into_row(
+        &mut self,
+        event: &Incoming,
+        touch: &Touch,
+        place: Option<Place>,
+    ) -> Result<Folded, FoldError> {
         if let Some(error) = touch.error() {
             return Err(error.clone());
         }
@@ -376,19 +404,18 @@ impl Session {
             .event
             .as_ref()
             .map_err(|error| FoldError::Decode(error.clone()))?;
-        let cached = self.cache.row(&touch.token);
-        if self.projection.fold(
-            &mut cached.row,
-            touch,
-            event.source,
-            event.position,
-            decoded,
-        )? == Folded::Stored
-        {
-            self.cache.changed(&touch.token);
+        let place = place.unwrap_or_else(|| self.cache.locate(&touch.token));
+        let Some(Cached { row, .. }) = self.cache.at_mut(place) else {
+            return Ok(Folded::Nothing);
+        };
+        let folded = self
+            .projection
+            .fold(row, touch, event.source, event.position, decoded)?;
+        if folded == Folded::Stored {
+            self.cache.changed(place);
             self.count(touch.partition, |tally| tally.folded += 1);
         }
-        Ok(())
+        Ok(folded)
     }
 
     fn count(&mut self, partition: u16, count: impl FnOnce(&mut tidemill_core::projection::Tally)) {
@@ -461,9 +488,13 @@ impl Session {
             self.progress.stored(self.progress.now());
             return;
         }
+        let age_max = match self.lag() > FAR_FROM_HEAD {
+            true => DIRTY_AGE_MAX_FAR,
+            false => DIRTY_AGE_MAX,
+        };
         let old = || {
             self.dirty_since
-                .is_some_and(|since| since.elapsed() >= DIRTY_AGE_MAX)
+                .is_some_and(|since| since.elapsed() >= age_max)
         };
         // What is parked isn't held in memory for long: it is few, or it is many and large.
         if self.is_near_head() || !self.parking.is_empty() || !self.may_fold() || old() {
@@ -473,43 +504,61 @@ impl Session {
 
     /// Begins to write everything that is dirty. Nothing may be in flight.
     fn flush(&mut self) {
-        let mut rows = Vec::with_capacity(self.cache.dirty());
-        let (space, sources, progress) = (&self.space, &self.sources, &mut self.progress);
-        self.cache.begin_flush(|token, row, revision| {
-            if let Some(tally) = progress.tally(partition(token, PROJECTION_PARTITIONS)) {
+        self.dirty_since = None;
+        self.flight_next = self.cache.take_dirty().into();
+        self.flight_moment = self.progress.now();
+        self.write_next();
+    }
+
+    /// Begins to write the next rows of a flush.
+    fn write_next(&mut self) {
+        let count = self.flight_next.len().min(WRITE_BATCH);
+        let mut rows = Vec::with_capacity(count);
+        for place in self.flight_next.drain(..count) {
+            let Some(cached) = self.cache.begin_write(place) else {
+                continue;
+            };
+            let partition = partition(&cached.token, PROJECTION_PARTITIONS);
+            if let Some(tally) = self.progress.tally(partition) {
                 tally.puts += 1;
             }
-            rows.push((token.into(), write_of(space, sources, token, row, revision)));
-        });
-        let flush = Flush {
-            rows,
-            parked: std::mem::take(&mut self.parking),
-            moment: self.progress.now(),
-        };
-        self.meters.puts.inc_by(flush.rows.len() as u64);
-        self.meters.parked.inc_by(flush.parked.len() as u64);
-        self.dirty_since = None;
+            rows.push((place, write_of(&self.space, &self.sources, cached)));
+        }
+        let parked = std::mem::take(&mut self.parking);
+        self.meters.puts.inc_by(rows.len() as u64);
+        self.meters.parked.inc_by(parked.len() as u64);
         self.flight = Some(flush::begin(
             self.store.rows.clone(),
             self.store.publisher.clone(),
-            flush,
+            Flush { rows, parked },
         ));
     }
 
-    fn flushed(&mut self, flushed: Result<Flushed, SessionError>) -> Result<(), SessionError> {
-        let Flushed {
-            rows,
-            parked,
-            moment,
-        } = flushed?;
-        for (token, revision) in rows {
-            self.cache.written(&token, revision);
+    fn flushed(&mut self, flushed: Result<Flushed, Unstored>) -> Result<(), SessionError> {
+        let Flushed { rows, parked } = match flushed {
+            Ok(flushed) => flushed,
+            Err(Unstored::Row(place, source)) => {
+                let row = self.cache.at(place);
+                let key = row.map_or_else(String::new, |cached| cached.token.to_string());
+                return Err(SessionError::Row { key, source });
+            }
+            Err(Unstored::Parked(event, source)) => {
+                let token = event.token.into();
+                return Err(SessionError::Park { token, source });
+            }
+        };
+        for (place, revision) in rows {
+            self.cache.written(place, revision);
         }
         for (event, kept_at) in parked {
             self.parked
                 .kept(&event.token, event.source, event.position, kept_at);
         }
-        self.progress.stored(moment);
+        if self.flight_next.is_empty() {
+            self.progress.stored(self.flight_moment.clone());
+        } else {
+            self.write_next();
+        }
         Ok(())
     }
 
@@ -642,7 +691,13 @@ impl Session {
     }
 }
 
-fn write_of(space: &KeySpace, sources: &Sources, token: &str, row: &Row, revision: u64) -> KvWrite {
+fn write_of(space: &KeySpace, sources: &Sources, cached: &Cached) -> KvWrite {
+    let Cached {
+        token,
+        row,
+        revision,
+        ..
+    } = cached;
     let mut headers = HeaderMap::new();
     headers.insert(POSITION_HEADER, sources.write(row.positions()));
     headers.insert(REVISION_HEADER, space.revision.as_str());
@@ -650,7 +705,7 @@ fn write_of(space: &KeySpace, sources: &Sources, token: &str, row: &Row, revisio
         key: space.row_key(token),
         value: row.exists().then(|| row.value().into()),
         headers,
-        guard: Guard::Revision(revision),
+        guard: Guard::Revision(*revision),
     }
 }
 

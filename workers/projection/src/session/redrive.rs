@@ -8,7 +8,7 @@ use tidemill_core::names::{PROJECTION_PARTITIONS, TokenError, encode_token, part
 use tidemill_core::projection::parked::{
     Decision, DecisionKind, Entry, Kept, Redriven, Waiting, redriven,
 };
-use tidemill_core::projection::{FoldError, Folded, KEYLESS_TOKEN, decision_key};
+use tidemill_core::projection::{KEYLESS_TOKEN, decision_key};
 use tidemill_core::timestamp::Timestamp;
 use tidemill_nats::StoredMessage;
 use tokio::sync::oneshot;
@@ -270,19 +270,7 @@ impl Session {
         let cold = cold.map(|touch| touch.token.clone()).collect();
         self.warm(cold).await?;
         for touch in touches {
-            let folded = match (touch.error(), &incoming.event) {
-                (Some(error), _) => Err(error.clone()),
-                (None, Err(error)) => Err(FoldError::Decode(error.clone())),
-                (None, Ok(event)) => {
-                    let row = &mut self.cache.row(&touch.token).row;
-                    self.projection
-                        .fold(row, touch, incoming.source, incoming.position, event)
-                }
-            };
-            if folded == Ok(Folded::Stored) {
-                self.cache.changed(&touch.token);
-                self.count(touch.partition, |tally| tally.folded += 1);
-            }
+            let folded = self.fold_into_row(incoming, touch, None);
             match redriven(keyless, folded) {
                 Redriven::Done => {}
                 other => return Ok(other),
@@ -344,7 +332,8 @@ impl Outcome {
     }
 }
 
-fn token_of(key: &str) -> Result<String, TokenError> {
+/// Token of a key as people write it.
+pub(crate) fn token_of(key: &str) -> Result<String, TokenError> {
     if key == KEYLESS_TOKEN {
         Ok(key.to_owned())
     } else {

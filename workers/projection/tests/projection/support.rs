@@ -281,7 +281,8 @@ impl World {
         verb: &str,
         body: serde_json::Value,
     ) -> Result<serde_json::Value, AskError> {
-        control::ask(&self.nats, &resource(), verb, &body, CAP).await
+        let mut answer = control::ask(&self.nats, &resource(), verb, &body, CAP).await?;
+        Ok(answer["ok"].take())
     }
 
     /// Asks until a worker answers: it may just be starting.

@@ -1,0 +1,80 @@
+//! Every example in the documentation is right: each page's manifests, taken together, pass `tidemill lint --strict`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use support::Shell;
+
+/// What is no documentation of this repository.
+const ELSEWHERE: &[&str] = &["target", "node_modules"];
+
+fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && !ELSEWHERE.contains(&name.as_str()) {
+            pages(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+/// The text of the fenced blocks of a language.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open: Option<String> = None;
+    for line in page.lines() {
+        match (&mut open, line.trim_start().strip_prefix("```")) {
+            (Some(_), Some(_)) => found.extend(open.take().filter(|text| !text.is_empty())),
+            (Some(text), None) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, Some(of)) if of.trim() == language => open = Some(String::new()),
+            (None, _) => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn every_documented_manifest_is_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut all = Vec::new();
+    pages(&root, &mut all);
+    let (mut linted, mut wrong) = (0, Vec::new());
+    for page in all {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let shell = Shell::new();
+        let manifests = blocks(&text, "yaml")
+            .into_iter()
+            .filter(|block| block.contains("apiVersion: tidemill.dev"));
+        let before = linted;
+        for manifest in manifests {
+            linted += 1;
+            shell.write(&format!("page/block-{linted}.yaml"), &manifest);
+        }
+        if linted == before {
+            continue;
+        }
+        let ran = shell.run("lint --strict page");
+        if ran.code != Some(0) {
+            wrong.push(format!("{}:\n{}", page.display(), ran.seen()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(linted >= 8, "only {linted} manifests were found");
+}
+
+#[test]
+fn blocks_are_found_whatever_stands_around_them() {
+    let page = "a\n```yaml\nx: 1\n```\n```sh\ny\n```\n- in a list\n  ```yaml\n  z: 1\n  ```\n";
+    assert_eq!(blocks(page, "yaml"), ["x: 1\n", "  z: 1\n"]);
+}
