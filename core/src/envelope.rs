@@ -13,6 +13,7 @@ pub(crate) use encode::percent_encode;
 
 use crate::expression::{Bound, Fields};
 use crate::json::{Object, Value};
+use crate::planted::{Bug, planted};
 use crate::timestamp::Timestamp;
 use std::collections::BTreeMap;
 
@@ -96,6 +97,7 @@ impl Fields for Event {
             "subject" => self.subject.as_deref().map(Bound::Str),
             "time" => Some(match &self.time {
                 Some(time) => Bound::Str(time),
+                None if planted(Bug::TimeMissing) => return None,
                 None => Bound::Owned(Value::from(self.stored_at.to_string().as_str())),
             }),
             "data" => Some(Bound::Value(&self.data)),

@@ -186,6 +186,10 @@ impl Run {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
             return ReplyToken(String::new());
         };
+        let attempt = match planted(Bug::TokenForAnyAttempt) {
+            true => 1,
+            false => attempt,
+        };
         mac.update(format!("{step}.{side}.{attempt}").as_bytes());
         ReplyToken(base32(&mac.finalize().into_bytes(), REPLY_TOKEN_CHARS))
     }

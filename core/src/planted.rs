@@ -58,16 +58,26 @@ bugs! {
     AttemptsUnlimited,
     /// `stepTimeout` ends a step.
     StepTimeoutIgnored,
+    /// `timeout` ends an attempt.
+    AttemptTimeoutIgnored,
     /// `timeout` ends a saga.
     SagaTimeoutIgnored,
     /// Reaching nobody uses up no attempt.
     NobodyUsesUpAttempt,
     /// Backoff doubles.
     BackoffConstant,
+    /// Compensations have retries of their own.
+    CompensationTriedOnce,
     /// `Retry-After` is honoured.
     RetryAfterIgnored,
 
     // Sagas: outcomes.
+    /// What an input is, its subject says and never its payload.
+    KindFromPayload,
+    /// A reply with an error code is no success.
+    ErrorCodeIgnored,
+    /// An empty reply is a success without output.
+    EmptyReplyIsBad,
     /// NATS 408, 425 and 429 are tried again.
     PassingCodesRefused,
     /// Of HTTP only 400, 402, 409, 410, 412 and 422 refuse.
@@ -76,6 +86,8 @@ bugs! {
     BadReplyIsSuccess,
     /// A wrong token is never an outcome.
     TokenNotChecked,
+    /// A token is that of one attempt of one side of one step.
+    TokenForAnyAttempt,
     /// A reply to an attempt that was never made is never an outcome.
     AttemptNotChecked,
     /// A JetStream acknowledgement is never an outcome.
@@ -88,6 +100,8 @@ bugs! {
     CommandIdPerAttempt,
     /// Another run of the same id gives other commands.
     CommandIdWithoutRun,
+    /// A compensation is another command than its action.
+    CompensationIsSameCommand,
     /// A compensation names the command it takes back.
     CompensatesNothing,
     /// Requests carry no headers that mean something to the server.
@@ -142,6 +156,8 @@ bugs! {
     TimeoutAfterPivotTurnsBack,
     /// A pivot of which nobody knows is parked.
     UnknownPivotCompensated,
+    /// A pivot that is refused takes back what came before it.
+    RefusedPivotParks,
 
     // Sagas: publishing.
     /// A publish is outstanding until it is stored.
@@ -172,12 +188,24 @@ bugs! {
     DoubleWrittenAsInt,
     /// An evaluation ends beyond its budget.
     BudgetOff,
+    /// A result has at most 1 MiB.
+    ResultUnlimited,
     /// Loops nested deeper than two are refused.
     NestingUnlimited,
     /// Undeclared names are refused when compiling.
     UndeclaredNameAccepted,
 
     // Projections.
+    /// `set` leaves the columns that it doesn't name.
+    SetReplacesRow,
+    /// A handler without a type takes every event.
+    UntypedHandlerLeftOut,
+    /// A handler may choose its row by a key of its own.
+    OwnKeyIgnored,
+    /// What has no key counts as one key.
+    KeylessLost,
+    /// `event.time` is the stored time where the event has none.
+    TimeMissing,
     /// An event at or below the row's position changes nothing.
     PositionNotChecked,
     /// A row has a position per source.

@@ -61,7 +61,7 @@ impl<'a> Evaluator<'a> {
     /// Counts a value that is built, with so many bytes of text.
     pub(super) fn charge(&mut self, text: usize) -> Result<(), EvaluationError> {
         self.bytes = self.bytes.saturating_add(VALUE_BYTES).saturating_add(text);
-        if self.bytes > BYTES_MAX {
+        if self.bytes > BYTES_MAX && !planted(Bug::ResultUnlimited) {
             Err(EvaluationError::BudgetExceeded(Limit::Bytes))
         } else {
             Ok(())

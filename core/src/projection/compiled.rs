@@ -5,6 +5,7 @@ mod interleaving;
 use crate::definition::{Handler, ProjectionDefinition, Revision, SEMANTICS};
 use crate::expression::{self, Expression, Scope, Template, TemplateError};
 use crate::json::Value;
+use crate::planted::{Bug, planted};
 use std::collections::HashMap;
 
 /// A projection that can fold events. Compile once per revision.
@@ -190,7 +191,7 @@ impl Selection {
         let matching = |event_type: Option<&str>| -> Vec<usize> {
             let of_type = |(_, handler): &&(usize, &Handler)| match &handler.event_type {
                 Some(of) => Some(of.as_str()) == event_type,
-                None => true,
+                None => !planted(Bug::UntypedHandlerLeftOut),
             };
             handlers
                 .iter()

@@ -192,9 +192,11 @@ impl Projection {
                 continue;
             }
             let key = match &handler.key {
-                Some(key) => key_token(key, &bindings, || format!("handlers[{index}].key")),
+                Some(key) if !planted(Bug::OwnKeyIgnored) => {
+                    key_token(key, &bindings, || format!("handlers[{index}].key"))
+                }
                 // The definition's key is evaluated once per event.
-                None => own_key
+                _ => own_key
                     .get_or_insert_with(|| key_token(&self.key, &bindings, || "key".to_owned()))
                     .clone(),
             };
@@ -202,6 +204,7 @@ impl Projection {
                 (Ok(token), Ok(_)) => (token, None),
                 // The row is known although the condition failed: only that row waits.
                 (Ok(token), Err(error)) => (token, Some(error)),
+                (Err(_), _) if planted(Bug::KeylessLost) => continue,
                 (Err(error), _) => (KEYLESS_TOKEN.into(), Some(error)),
             };
             let touch = match touches.iter_mut().find(|touch| touch.token == token) {
@@ -452,6 +455,9 @@ impl Row {
         let Value::Object(object) = &mut self.columns else {
             return;
         };
+        if planted(Bug::SetReplacesRow) {
+            *object = crate::json::Object::default();
+        }
         for (column, value) in columns {
             match object.get_mut(column) {
                 Some(slot) => *slot = value,

@@ -101,7 +101,9 @@ impl Instance {
         }
         let exhausted =
             work.failures >= patience.retry.max_attempts && !planted(Bug::AttemptsUnlimited);
-        let give_up = exhausted || !failed.retryable || (side == Side::Action && turning_back);
+        let once = side == Side::Compensation && planted(Bug::CompensationTriedOnce);
+        let give_up =
+            exhausted || once || !failed.retryable || (side == Side::Action && turning_back);
         if !give_up {
             let backoff = patience
                 .retry

@@ -341,6 +341,10 @@ impl Instance {
             true => "",
             false => self.run8.as_str(),
         };
+        let side = match planted(Bug::CompensationIsSameCommand) {
+            true => Side::Action,
+            false => side,
+        };
         command_id(&saga.resource, &self.id, run8, step, side)
     }
 

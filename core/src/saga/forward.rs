@@ -237,6 +237,7 @@ impl Instance {
             .steps
             .get(index)
             .is_some_and(|step| step.action.delivered);
+        let unknown = unknown || (step.pivot && planted(Bug::RefusedPivotParks));
         if unknown && !planted(Bug::UnknownNotCompensated) {
             let parks = (step.pivot && !planted(Bug::UnknownPivotCompensated))
                 || (step.on_unknown == OnUnknown::Park && !planted(Bug::UnknownNotAsked));

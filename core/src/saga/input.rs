@@ -338,6 +338,14 @@ pub fn decode_input(
     fn json<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, InputError> {
         serde_json::from_slice(payload).map_err(|error| InputError::Payload(error.to_string()))
     }
+    let kind = match kind {
+        LogKind::Reply { .. }
+            if planted(Bug::KindFromPayload) && json::<DecisionForm>(payload).is_ok() =>
+        {
+            LogKind::Decision
+        }
+        kind => kind,
+    };
     match kind {
         LogKind::Started => Ok(Input::Started(Box::new(Started::parse(payload)?))),
         LogKind::Reply {

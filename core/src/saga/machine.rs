@@ -440,7 +440,9 @@ impl Instance {
                 let name = || step.name.clone();
                 match work.progress {
                     Progress::InFlight(Some(due)) => {
-                        consider(due, &|| TimerId::Attempt(name(), side, work.attempt));
+                        if !planted(Bug::AttemptTimeoutIgnored) {
+                            consider(due, &|| TimerId::Attempt(name(), side, work.attempt));
+                        }
                         if !planted(Bug::StepTimeoutIgnored) {
                             consider(work.deadline, &|| TimerId::Step(name(), side, work.series));
                         }

@@ -93,6 +93,7 @@ pub fn classify_reply(headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
     let text = short(header("Nats-Service-Error").unwrap_or_default());
     match header("Nats-Service-Error-Code").map(|code| code.trim().parse::<u32>()) {
         None => {}
+        Some(_) if planted(Bug::ErrorCodeIgnored) => {}
         Some(Ok(code)) if is_refusal(code) => {
             return Some(Answer::Refused {
                 code,
@@ -112,7 +113,7 @@ pub fn classify_reply(headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
             )));
         }
     }
-    if body.is_empty() {
+    if body.is_empty() && !planted(Bug::EmptyReplyIsBad) {
         return Some(Answer::Success(Value::Null));
     }
     match Value::parse(body) {

@@ -6,7 +6,7 @@ use tidemill_core::control::Decision;
 use tidemill_core::definition::StreamRef;
 use tidemill_core::envelope::Event;
 use tidemill_core::json::{DEPTH_MAX, Value};
-use tidemill_core::names::{LogKind, Side};
+use tidemill_core::names::{LogKind, ReplyToken, Side};
 use tidemill_core::saga::{
     Asked, Input, InputError, Observed, SourcePosition, Started, decode_input,
 };
@@ -50,6 +50,24 @@ const DIGITS: [&str; 7] = [
     "9223372036854775807.0",
     "18446744073709551615",
 ];
+
+#[test]
+pub(crate) fn what_an_input_is_its_subject_says() {
+    let kind = LogKind::Reply {
+        step: "reserve".to_owned(),
+        side: Side::Action,
+        attempt: 1,
+        token: ReplyToken::new("a"),
+    };
+    for payload in [
+        Input::decision_json(Decision::Retry, &Asked::default()),
+        Input::cancel_json(&Asked::default()),
+        crate::given::started().to_json(),
+    ] {
+        let input = decode_input(kind.clone(), &[], &payload);
+        assert!(matches!(input, Ok(Input::Reply { .. })), "{input:?}");
+    }
+}
 
 #[test]
 pub(crate) fn the_input_of_an_instance_keeps_its_digits() {

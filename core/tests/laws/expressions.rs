@@ -107,6 +107,17 @@ pub(crate) fn an_evaluation_has_a_budget() {
 }
 
 #[test]
+pub(crate) fn a_result_has_a_size() {
+    let text = "x".repeat(50_000);
+    let data = Value::parse(format!("{{\"items\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22],\"text\":\"{text}\"}}").as_bytes()).unwrap();
+    let source = "x.items.map(i, x.text + 'y')";
+    let expression = Expression::compile(source, &Scope::new(&["x"])).unwrap();
+    let slots = [Bound::Value(&data)];
+    let error = expression.evaluate(&Bindings::new(&slots)).unwrap_err();
+    assert_eq!(error.reason(), "BudgetExceeded");
+}
+
+#[test]
 pub(crate) fn loops_are_at_most_two_deep() {
     let compiles = |source: &str| Expression::compile(source, &Scope::new(&["x"])).is_ok();
     assert!(compiles("x.items.all(a, x.items.all(b, a < b))"));

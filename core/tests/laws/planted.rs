@@ -48,7 +48,7 @@ const CAUGHT: &[Caught] = &[
     (retries::attempts_have_a_limit, &[Bug::AttemptsUnlimited]),
     (
         retries::the_next_timer_is_the_earliest,
-        &[Bug::StepTimeoutIgnored],
+        &[Bug::StepTimeoutIgnored, Bug::AttemptTimeoutIgnored],
     ),
     (
         compensation::a_saga_has_a_time_for_everything,
@@ -61,7 +61,7 @@ const CAUGHT: &[Caught] = &[
     (retries::retry_after_is_honoured, &[Bug::RetryAfterIgnored]),
     (
         outcomes::nats_400_to_499_is_refused_but_408_425_and_429,
-        &[Bug::PassingCodesRefused],
+        &[Bug::PassingCodesRefused, Bug::ErrorCodeIgnored],
     ),
     (
         outcomes::http_codes_mean_what_the_design_says,
@@ -69,11 +69,15 @@ const CAUGHT: &[Caught] = &[
     ),
     (
         outcomes::nats_without_a_code_is_success,
-        &[Bug::BadReplyIsSuccess],
+        &[Bug::BadReplyIsSuccess, Bug::EmptyReplyIsBad],
     ),
     (
         replies::a_wrong_token_is_counted_and_never_an_outcome,
-        &[Bug::TokenNotChecked, Bug::AttemptNotChecked],
+        &[
+            Bug::TokenNotChecked,
+            Bug::TokenForAnyAttempt,
+            Bug::AttemptNotChecked,
+        ],
     ),
     (
         outcomes::a_jetstream_acknowledgement_is_no_answer,
@@ -85,6 +89,7 @@ const CAUGHT: &[Caught] = &[
         &[
             Bug::CommandIdPerAttempt,
             Bug::CommandIdWithoutRun,
+            Bug::CompensationIsSameCommand,
             Bug::CompensatesNothing,
         ],
     ),
@@ -150,7 +155,7 @@ const CAUGHT: &[Caught] = &[
     ),
     (
         compensation::a_compensation_is_tried_again_and_parked_in_the_end,
-        &[Bug::FailedCompensationLeft],
+        &[Bug::CompensationTriedOnce, Bug::FailedCompensationLeft],
     ),
     (
         compensation::the_first_failure_is_the_one_that_is_told,
@@ -161,6 +166,10 @@ const CAUGHT: &[Caught] = &[
         &[Bug::WhenIgnored],
     ),
     (retries::a_saga_goes_from_step_to_step, &[Bug::AfterIgnored]),
+    (
+        pivot::a_pivot_that_is_refused_takes_back_what_came_before,
+        &[Bug::RefusedPivotParks],
+    ),
     (
         pivot::a_cancel_after_the_pivot_is_refused,
         &[Bug::CancelAfterPivot],
@@ -188,6 +197,10 @@ const CAUGHT: &[Caught] = &[
     (
         publishing::a_publish_that_is_refused_for_good_parks,
         &[Bug::RefusedPublishLeft],
+    ),
+    (
+        codec::what_an_input_is_its_subject_says,
+        &[Bug::KindFromPayload],
     ),
     (
         codec::the_input_of_an_instance_keeps_its_digits,
@@ -218,6 +231,7 @@ const CAUGHT: &[Caught] = &[
         &[Bug::DoubleWrittenAsInt],
     ),
     (expressions::an_evaluation_has_a_budget, &[Bug::BudgetOff]),
+    (expressions::a_result_has_a_size, &[Bug::ResultUnlimited]),
     (
         expressions::loops_are_at_most_two_deep,
         &[Bug::NestingUnlimited],
@@ -253,7 +267,19 @@ const CAUGHT: &[Caught] = &[
     ),
     (
         projections::all_handlers_that_match_run_in_order,
-        &[Bug::FirstHandlerOnly],
+        &[Bug::FirstHandlerOnly, Bug::UntypedHandlerLeftOut],
+    ),
+    (
+        projections::set_leaves_the_other_columns,
+        &[Bug::SetReplacesRow],
+    ),
+    (
+        projections::a_handler_may_have_its_own_key,
+        &[Bug::OwnKeyIgnored, Bug::KeylessLost],
+    ),
+    (
+        projections::an_event_without_a_time_has_its_stored_time,
+        &[Bug::TimeMissing],
     ),
     (
         projections::an_event_that_can_t_be_folded_changes_nothing,

@@ -208,6 +208,54 @@ pub(crate) fn all_handlers_that_match_run_in_order() {
 }
 
 #[test]
+pub(crate) fn set_leaves_the_other_columns() {
+    let handlers = r#"[{"type":"A","set":{"a":1}},{"type":"B","set":{"b":2}}]"#;
+    check(
+        &["a"],
+        handlers,
+        &[
+            ("0 1 A", r#"{"a":1}"#),
+            ("0 2 B", r#"{"a":1,"b":2}"#),
+            ("0 3 A", r#"{"a":1,"b":2}"#),
+        ],
+    );
+}
+
+#[test]
+pub(crate) fn a_handler_may_have_its_own_key() {
+    let handlers = r#"[{"set":{"a":1}},{"type":"T","key":"event.data.other","set":{"b":1}}]"#;
+    let world = World::new(&["a"], handlers);
+    let tokens = |data: &str| -> Vec<String> {
+        let event = Event {
+            event_type: "T".to_owned(),
+            subject: Some("k".to_owned()),
+            data: Value::parse(data.as_bytes()).unwrap(),
+            ..crate::given::event()
+        };
+        let touches = world.projection.touches(0, &event);
+        touches
+            .iter()
+            .map(|touch| touch.token.to_string())
+            .collect()
+    };
+    assert_eq!(tokens(r#"{"other":"o"}"#), ["k", "o"]);
+    assert_eq!(tokens(r#"{"other":"k"}"#), ["k"]);
+    // What has no key counts as one key.
+    assert_eq!(tokens("{}"), ["k", KEYLESS_TOKEN]);
+}
+
+#[test]
+pub(crate) fn an_event_without_a_time_has_its_stored_time() {
+    let handlers = r#"[{"set":{"at":"=event.time"}}]"#;
+    let stored = crate::given::event().stored_at;
+    check(
+        &["a"],
+        handlers,
+        &[("0 1 T", &format!(r#"{{"at":"{stored}"}}"#))],
+    );
+}
+
+#[test]
 pub(crate) fn an_event_that_can_t_be_folded_changes_nothing() {
     let handlers = r#"[{"set":{"a":1}},{"set":{"b":"=event.data.missing"}}]"#;
     check(
