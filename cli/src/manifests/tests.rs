@@ -145,7 +145,16 @@ fn mutilated() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    // PROPTEST_CASES sets the number; CI runs 100,000.
+    #![proptest_config(ProptestConfig {
+        // A fiftieth of FUZZ_CASES: the schema's check of a whole manifest takes some milliseconds. Texts and documents are
+        // tried in full number, each by itself: cli/src/yaml/read/tests.rs, crds/tests/totality.rs.
+        cases: std::env::var("FUZZ_CASES").ok().and_then(|cases| cases.parse::<u32>().ok()).map_or(256, |cases| cases / 50),
+        failure_persistence: None,
+        // The default one takes a third of the time without optimisation.
+        rng_algorithm: proptest::test_runner::RngAlgorithm::XorShift,
+        ..ProptestConfig::default()
+    })]
+
     #[test]
     fn no_manifest_panics_and_what_is_refused_is_said(text in mutilated()) {
         let manifests = load(&[STREAM, &text]);

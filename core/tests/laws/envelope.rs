@@ -389,7 +389,7 @@ fn an_event_is_written_in_binary_mode() {
 }
 
 proptest! {
-    #![proptest_config(crate::fuzz::cases(2_000))]
+    #![proptest_config(crate::fuzz::cases(10))]
 
     #[test]
     fn what_is_written_is_read(event in crate::codec::any_event()) {
