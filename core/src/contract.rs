@@ -72,6 +72,14 @@ pub struct SagaWorkload {
     /// Starts nothing from streams; what runs goes on.
     #[serde(default)]
     pub suspend: bool,
+    /// Whether a summary of each instance is written, which is what lists show. Without them an instance costs the server one
+    /// message less, and is found by its id only.
+    #[serde(default = "yes")]
+    pub summaries: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// An EventStream and the JetStream stream behind it.

@@ -52,10 +52,20 @@ impl Lab {
             log_stream: resource.log_stream(),
             parked_stream: resource.parked_stream(),
             partitions: 64,
+            summaries: true,
             suspend: false,
             definition,
         };
         Self::with(server, resource, Workload::Saga(workload)).await
+    }
+
+    /// The same saga whose worker writes no summaries.
+    #[must_use]
+    pub fn without_summaries(mut self) -> Lab {
+        if let Workload::Saga(workload) = &mut self.contract.workload {
+            workload.summaries = false;
+        }
+        self
     }
 
     /// A projection's surroundings on a server that is there.

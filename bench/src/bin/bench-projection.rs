@@ -95,6 +95,7 @@ async fn main() -> Result<()> {
             "raw_read_per_s": raw_read.round(),
             "raw_put_per_s": raw_put.round(),
             "to_raw_read_ratio": round(events_per_s / raw_read),
+            "puts_to_raw_put_ratio": round(puts as f64 / seconds / raw_put),
             "visible": visible,
             "rss_mib": round(rss),
             "events": args.events,

@@ -47,6 +47,7 @@ struct Shape {
     /// Share of `--instances`, as a divisor.
     divisor: usize,
     outcome: bool,
+    summaries: bool,
     relayed: bool,
     http: bool,
     refused: u16,
@@ -64,6 +65,7 @@ async fn main() -> Result<()> {
         in_flight: args.in_flight,
         divisor: 1,
         outcome: false,
+        summaries: true,
         relayed: false,
         http: false,
         refused: 0,
@@ -73,48 +75,64 @@ async fn main() -> Result<()> {
         ..base
     }];
     if !args.headline {
+        let of = |name: &'static str, in_flight: usize, divisor: usize| Shape {
+            name,
+            in_flight,
+            divisor,
+            ..base
+        };
+        for (in_flight, divisor, [plain, outcome, no_summaries]) in [
+            (
+                1,
+                10,
+                [
+                    "in_flight_1",
+                    "outcome_publish_in_flight_1",
+                    "no_summaries_in_flight_1",
+                ],
+            ),
+            (
+                64,
+                2,
+                [
+                    "in_flight_64",
+                    "outcome_publish_in_flight_64",
+                    "no_summaries_in_flight_64",
+                ],
+            ),
+        ] {
+            shapes.extend([
+                of(plain, in_flight, divisor),
+                Shape {
+                    outcome: true,
+                    ..of(outcome, in_flight, divisor)
+                },
+                Shape {
+                    summaries: false,
+                    ..of(no_summaries, in_flight, divisor)
+                },
+            ]);
+        }
         shapes.extend([
             Shape {
-                name: "in_flight_1",
-                in_flight: 1,
-                divisor: 10,
-                ..base
-            },
-            Shape {
-                name: "in_flight_64",
-                in_flight: 64,
-                ..base
-            },
-            Shape {
-                name: "outcome_publish",
                 outcome: true,
-                divisor: 2,
-                ..base
+                ..of("outcome_publish", args.in_flight, 2)
             },
             Shape {
-                name: "outcome_publish_in_flight_1",
-                outcome: true,
-                in_flight: 1,
-                divisor: 10,
-                ..base
+                summaries: false,
+                ..of("no_summaries", args.in_flight, 2)
             },
             Shape {
-                name: "relayed",
                 relayed: true,
-                divisor: 2,
-                ..base
+                ..of("relayed", args.in_flight, 2)
             },
             Shape {
-                name: "http",
                 http: true,
-                divisor: 4,
-                ..base
+                ..of("http", args.in_flight, 4)
             },
             Shape {
-                name: "refused",
                 refused: args.refused,
-                divisor: 2,
-                ..base
+                ..of("refused", args.in_flight, 2)
             },
         ]);
     }
@@ -160,7 +178,10 @@ async fn measure(args: &Args, shape: Shape) -> Result<Json> {
         .wait_for_line("ready", WAIT, |line| line.starts_with("ready"))
         .await?;
     let port = line.rsplit(' ').next().unwrap_or_default().to_owned();
-    let lab = Lab::on(server, "bench", definition(shape, &port)).await?;
+    let mut lab = Lab::on(server, "bench", definition(shape, &port)).await?;
+    if !shape.summaries {
+        lab = lab.without_summaries();
+    }
     let mut worker = lab.worker("bench")?;
     let load = Load {
         tag: "b".to_owned(),
@@ -182,12 +203,14 @@ async fn measure(args: &Args, shape: Shape) -> Result<Json> {
     let log = lab.nats.stream_state("shop_bench_log").await?;
     let events = lab.nats.stream_state("shop_orders").await?;
     let summaries = lab.nats.stream_state("KV_tidemill_summaries").await?;
+    let expected = if shape.summaries { total as u64 } else { 0 };
     ensure!(
-        summaries.messages == total as u64,
+        summaries.messages == expected,
         "{} summaries for {total} instances",
         summaries.messages
     );
     let raw = raw::publish_per_s(&lab.nats, 100_000, args.payload).await?;
+    let raw_p50 = raw::publish_p50_ms(&lab.nats, 2_000, args.payload).await?;
     let messages = (log.last + events.last + summaries.last) as f64 / total as f64;
     let stored = log.last as f64 / total as f64;
     Ok(report(
@@ -206,6 +229,11 @@ async fn measure(args: &Args, shape: Shape) -> Result<Json> {
                 json!({ "worker": round(worker.rss_mib()?), "server": round(lab.server.rss_mib()?) }),
             ),
             ("raw_publish_per_s", json!(raw.round())),
+            ("raw_publish_p50_ms", json!(raw_p50)),
+            (
+                "p50_to_raw_ratio",
+                json!(round(figures.latency.p50_ms / raw_p50)),
+            ),
             (
                 "messages_to_raw_ratio",
                 json!(round(figures.instances_per_s * messages / raw)),

@@ -67,6 +67,7 @@ impl SagaPlan {
             log_stream: self.log.name.clone(),
             parked_stream: self.resource.parked_stream(),
             partitions: self.partitions,
+            summaries: true,
             suspend: self.suspend,
         })
     }

@@ -77,7 +77,7 @@ impl Engine {
         Ok(Engine {
             log_prefix: resource.log_prefix(&root),
             revisions: Revisions::new(&derived, resource.clone(), current),
-            summaries: Summaries::new(&derived, &resource, workload.partitions, &metrics),
+            summaries: Summaries::new(&derived, &resource, &workload, &metrics),
             tally: Tally::new(&derived, &resource),
             metrics,
             streams: contract.streams.clone(),

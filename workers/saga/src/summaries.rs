@@ -6,6 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tidemill_core::contract::SagaWorkload;
 use tidemill_core::names::{LogKind, ResourceId, SUMMARIES_BUCKET, encode_token, partition};
 use tidemill_core::status::InstanceSummary;
 use tidemill_nats::{Guard, KvBucket, KvWrite, Publisher};
@@ -20,6 +21,8 @@ const WAITING_MAX: usize = 20_000;
 const ROOM_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct Summaries {
+    /// Whether any are written.
+    wanted: bool,
     bucket: KvBucket,
     prefix: String,
     partitions: u16,
@@ -35,13 +38,14 @@ impl Summaries {
     pub(crate) fn new(
         publisher: &Publisher,
         resource: &ResourceId,
-        partitions: u16,
+        workload: &SagaWorkload,
         metrics: &SagaMetrics,
     ) -> Self {
         Summaries {
+            wanted: workload.summaries,
             bucket: KvBucket::new(publisher, SUMMARIES_BUCKET),
             prefix: resource.key_prefix(),
-            partitions,
+            partitions: workload.partitions,
             waiting: Mutex::default(),
             full: Notify::new(),
             written: Notify::new(),
@@ -51,6 +55,9 @@ impl Summaries {
     }
 
     pub(crate) fn put(&self, summary: InstanceSummary) {
+        if !self.wanted {
+            return;
+        }
         let mut waiting = self.lock();
         waiting.insert(summary.id.clone(), summary);
         if waiting.len() == WAITING_MAX {
