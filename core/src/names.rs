@@ -262,12 +262,11 @@ pub fn command_id(saga: &ResourceId, instance: &str, run8: &str, step: &str, sid
 
 /// The first `digits` lower-case hex digits of `bytes`.
 pub(crate) fn hex(bytes: &[u8], digits: usize) -> String {
-    let mut text = String::with_capacity(digits + 1);
-    for byte in bytes.iter().take(digits.div_ceil(2)) {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text.truncate(digits);
-    text
+    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    halves
+        .take(digits)
+        .filter_map(|half| char::from_digit(u32::from(half), 16))
+        .collect()
 }
 
 /// The first `characters` of the lower-case base32 form (RFC 4648 alphabet) of `bytes`.
