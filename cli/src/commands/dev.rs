@@ -323,7 +323,8 @@ impl Session<'_> {
         screen.line("")?;
         screen.line("Next, in another terminal:")?;
         let namespace = self.namespace(manifests);
-        for command in next_commands(applied, &namespace) {
+        let events = events_file(&self.args.folder);
+        for command in next_commands(applied, &namespace, events.as_deref()) {
             screen.line(&format!("  {command}"))?;
         }
         Ok(())
@@ -338,8 +339,22 @@ async fn ended(server: Option<&mut Server>) -> CliError {
     }
 }
 
-/// Three commands that do something with what is there.
-fn next_commands(applied: &Applied, namespace: &str) -> Vec<String> {
+/// Events that lie beside the manifests, as JSON lines; the first by name.
+fn events_file(folder: &Path) -> Option<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "jsonl")
+        })
+        .collect();
+    files.sort();
+    files.into_iter().next()
+}
+
+/// Three commands that do something with what is there. `events`: a file of events to publish.
+fn next_commands(applied: &Applied, namespace: &str, events: Option<&Path>) -> Vec<String> {
     let shown = |of: &str, name: &str| {
         if of == namespace {
             name.to_owned()
@@ -350,11 +365,15 @@ fn next_commands(applied: &Applied, namespace: &str) -> Vec<String> {
     let mut commands = Vec::new();
     if let Some(binding) = applied.streams.first() {
         let stream = shown(&binding.stream.namespace, &binding.stream.name);
-        let event_type =
-            event_type(applied, &binding.stream).unwrap_or_else(|| "SomethingHappened".to_owned());
-        commands.push(format!(
-            "tidemill event publish {stream} --type {event_type} --subject id-1 --data '{{}}'"
-        ));
+        let what = match events {
+            Some(file) => format!("--file {}", file.display()),
+            None => {
+                let event_type = event_type(applied, &binding.stream);
+                let event_type = event_type.as_deref().unwrap_or("SomethingHappened");
+                format!("--type {event_type} --subject id-1 --data '{{}}'")
+            }
+        };
+        commands.push(format!("tidemill event publish {stream} {what}"));
         commands.push(format!("tidemill event tail {stream} --from beginning"));
     }
     let of_kind = |kind: Kind| {
@@ -402,4 +421,22 @@ fn event_type(applied: &Applied, stream: &StreamRef) -> Option<String> {
                 triggers.find_map(|trigger| trigger.event_type.clone())
             }
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_beside_the_manifests_are_what_to_publish_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(events_file(folder.path()), None);
+        for name in ["b.jsonl", "a.jsonl", "a.json"] {
+            std::fs::write(folder.path().join(name), "").expect("a file");
+        }
+        assert_eq!(
+            events_file(folder.path()),
+            Some(folder.path().join("a.jsonl"))
+        );
+    }
 }
