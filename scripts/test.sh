@@ -16,7 +16,9 @@ export INVENTORY=$TIDEMILL_BIN_DIR/inventory
 failed=0
 cargo test --workspace --locked --no-fail-fast || failed=1
 # Bugs planted one by one, and the tests that must notice (core/src/planted.rs).
-cargo test --locked --no-fail-fast -p tidemill-core -p tidemill-testbed --test laws --test planted_bugs \
-    --features tidemill-core/planted-bugs,tidemill-testbed/planted-bugs || failed=1
+planted=(--locked --no-fail-fast -p tidemill-core -p tidemill-testbed -p tidemill-worker-projection
+    --features tidemill-core/planted-bugs,tidemill-testbed/planted-bugs,tidemill-worker-projection/planted-bugs)
+cargo test "${planted[@]}" --test laws --test planted_bugs || failed=1
+cargo test "${planted[@]}" --test projection planted:: || failed=1
 "$PYTHON" -m unittest discover -s k8s/examples/orders/tests || failed=1
 exit $failed

@@ -4,8 +4,17 @@
 //! [`plant_everywhere`] for a whole process. Without the feature nothing of this is compiled in: [`planted`] is the
 //! constant `false`.
 //!
+//! Those of the machines are caught by the test of their law. Of the laws that only a worker can break, some have a bug here,
+//! caught by the worker's own tests on a real server (`workers/projection/tests/projection/planted.rs`). For the others stand
+//! tests that kill, freeze and set back what runs, without a bug to be caught:
+//! - claims, epochs, heartbeats, a stalled owner that comes back: `workers/runtime/tests/pods.rs`, `testbed/tests/saga_faults.rs`;
+//! - a publish is looked for before it is made again, an append that wasn't acknowledged, triggers that count once, effects
+//!   only after the log was read: `testbed/tests/saga_faults.rs`, `testbed/tests/saga_worker.rs`;
+//! - the checkpoint after the rows' acknowledgement, guarded puts, parked events before the checkpoint that passes them:
+//!   `workers/projection/tests/projection/folding.rs` and `parking.rs`.
+//!
 //! Adding one: a variant below (its words say the law that it breaks), `if planted(Bug::…)` in the code, and the test
-//! that catches it in `core/tests/laws/planted.rs` or `testbed/tests/planted_bugs.rs`, which fail if one is missing.
+//! that catches it in `core/tests/laws/planted.rs`, which fails if one is missing.
 
 macro_rules! bugs {
     ($($(#[$words:meta])* $name:ident,)+) => {
@@ -19,6 +28,14 @@ macro_rules! bugs {
         impl Bug {
             /// Every bug.
             pub const ALL: &[Bug] = &[$(Bug::$name,)+];
+
+            /// Those of a worker, outside of the machines.
+            pub const OF_WORKERS: &[Bug] = &[Bug::StartResolvedAgain, Bug::ParkedNotLoaded];
+
+            /// The bug of a name.
+            pub fn named(name: &str) -> Option<Bug> {
+                Bug::ALL.iter().copied().find(|bug| bug.name() == name)
+            }
 
             /// Its name.
             pub fn name(self) -> &'static str {
@@ -248,6 +265,14 @@ bugs! {
     SwitchedEarly,
     /// Another revision is another key space.
     KeySpaceShared,
+    /// Rows don't depend on how several sources interleave.
+    InterleavingAccepted,
+
+    // The projection worker, around its machine.
+    /// Where reading begins is resolved once, and used by every later revision.
+    StartResolvedAgain,
+    /// Whoever takes a partition over loads what is parked there.
+    ParkedNotLoaded,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -321,6 +321,10 @@ const CAUGHT: &[Caught] = &[
         projections::another_revision_has_its_own_keys,
         &[Bug::KeySpaceShared],
     ),
+    (
+        projections::rows_may_not_depend_on_how_sources_interleave,
+        &[Bug::InterleavingAccepted],
+    ),
 ];
 
 thread_local! {
@@ -360,7 +364,9 @@ fn each_planted_bug_is_caught_by_the_test_of_its_law() {
     }
     assert_eq!(missed, Vec::<&str>::new(), "planted, and nobody noticed");
     let listed = |bug: &&Bug| CAUGHT.iter().any(|(_, bugs)| bugs.contains(bug));
-    let unlisted: Vec<&Bug> = Bug::ALL.iter().filter(|bug| !listed(bug)).collect();
+    let of_machines = |bug: &&Bug| !Bug::OF_WORKERS.contains(bug);
+    let bugs: Vec<&Bug> = Bug::ALL.iter().filter(of_machines).collect();
+    let unlisted: Vec<&&Bug> = bugs.iter().filter(|bug| !listed(bug)).collect();
     assert!(unlisted.is_empty(), "no test is named for {unlisted:?}");
-    println!("{} bugs planted, {} laws", Bug::ALL.len(), CAUGHT.len());
+    println!("{} bugs planted, {} laws", bugs.len(), CAUGHT.len());
 }

@@ -409,3 +409,20 @@ pub(crate) fn another_revision_has_its_own_keys() {
         assert!(!keys[..index].contains(key), "{key} twice");
     }
 }
+
+#[test]
+pub(crate) fn rows_may_not_depend_on_how_sources_interleave() {
+    for handlers in [
+        r#"[{"delete":true}]"#,
+        r#"[{"set":{"a":1}}]"#,
+        r#"[{"stream":{"namespace":"s","name":"a"},"set":{"a":1}},{"stream":{"namespace":"s","name":"b"},"set":{"b":"=row.a"}}]"#,
+    ] {
+        let compiles = |sources: &[&str]| {
+            let sources = sources.iter().map(|name| stream(name)).collect();
+            let mut definition = ProjectionDefinition::new(sources, "event.subject");
+            definition.handlers = serde_json::from_str(handlers).unwrap();
+            Projection::compile(&definition).is_ok()
+        };
+        assert!(!compiles(&["a", "b"]), "{handlers}");
+    }
+}

@@ -3,13 +3,14 @@
 use super::{CompileError, CompiledHandler, Problem, fail};
 use crate::definition::{ProjectionDefinition, StreamRef};
 use crate::expression::Expression;
+use crate::planted::{Bug, planted};
 
 /// Refuses what would give other rows when the sources are read in another order.
 pub(super) fn check(
     definition: &ProjectionDefinition,
     handlers: &[CompiledHandler],
 ) -> Result<(), CompileError> {
-    if definition.sources.len() < 2 {
+    if definition.sources.len() < 2 || planted(Bug::InterleavingAccepted) {
         return Ok(());
     }
     for (index, handler) in definition.handlers.iter().enumerate() {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tidemill_core::contract::{StreamBinding, Workload};
 use tidemill_core::envelope::Decoder;
 use tidemill_core::names::PROJECTION_PARTITIONS;
+use tidemill_core::planted::{Bug, planted};
 use tidemill_core::projection::parked::{Entry, ParkedKeys, Waiting};
 use tidemill_core::projection::{
     KEYLESS_TOKEN, Position, Projection, Source, SourceCheckpoint, SourceSeen, Sources,
@@ -237,6 +238,9 @@ async fn verify(
 impl Session {
     /// Reads which keys wait. What was redriven or decided before a restart, and what is there twice, is cleared away.
     async fn load_parked(&mut self) -> Result<(), SessionError> {
+        if planted(Bug::ParkedNotLoaded) {
+            return Ok(());
+        }
         let prefix = self.store.resource().parked_prefix(self.store.nats.root());
         let owned = self.progress.owned();
         let filters = match owned.iter().count() == usize::from(PROJECTION_PARTITIONS) {

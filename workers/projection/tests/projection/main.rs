@@ -9,6 +9,8 @@
 
 mod folding;
 mod parking;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod reset;
 mod revisions;
 mod support;
