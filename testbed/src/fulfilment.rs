@@ -1,14 +1,16 @@
 //! The saga that process tests run, three requests with compensations started by orders, and what must have come of it.
 
-use crate::participants::{Conduct, Participants};
+use crate::participants::{Conduct, Ledger, Participants};
 use crate::{Lab, eventually, simulation::shapes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::contract::Workload;
+use tidemill_core::control::{Described, InstanceRequest, StartReply, StartRequest};
 use tidemill_core::definition::{Action, SagaDefinition, Trigger};
-use tidemill_core::status::InstanceState;
+use tidemill_core::json::Value;
+use tidemill_core::status::{InstanceState, SagaCounters};
 use tidemill_nats::{Publish, Publisher};
 
 /// Longest wait for anything.
@@ -137,6 +139,78 @@ pub fn by_number(command: &str) -> Conduct {
         (4, Some("reserve")) => Conduct::FailFirst,
         _ => Conduct::Do,
     }
+}
+
+/// Starts an instance by request; whether it wasn't there.
+///
+/// # Panics
+/// If it is refused.
+pub async fn start(lab: &Lab, id: &str) -> bool {
+    let data = format!("{{\"orderId\":\"{id}\",\"total\":25}}");
+    let request = StartRequest {
+        id: id.to_owned(),
+        data: Value::parse(data.as_bytes()).expect("JSON"),
+        subject: None,
+        correlation_id: None,
+    };
+    let reply: StartReply = lab.ask("start", &request).await.expect("started");
+    reply.started
+}
+
+/// Waits until an instance is finished or parked.
+///
+/// # Panics
+/// If that takes too long.
+pub async fn settled(lab: &Lab, id: &str) -> Described {
+    let request = InstanceRequest { id: id.to_owned() };
+    let answer = tokio::time::timeout(CAP, lab.ask("await", &request)).await;
+    answer.expect("an end in time").expect("an end")
+}
+
+/// Waits until the counters are as they must be.
+pub async fn counted(lab: &Lab, what: &str, wanted: impl Fn(&SagaCounters) -> bool) {
+    eventually(what, CAP, || async {
+        let counters = lab.counters().await?;
+        if wanted(&counters) {
+            Ok(())
+        } else {
+            Err(anyhow::anyhow!("{counters:?}"))
+        }
+    })
+    .await;
+}
+
+/// Waits until the ledger is as it must be.
+pub async fn done(participants: &Participants, what: &str, wanted: impl Fn(&Ledger) -> bool) {
+    eventually(what, CAP, || async {
+        participants.ledger(|ledger| match wanted(ledger) {
+            true => Ok(()),
+            false => Err(format!("{ledger:?}")),
+        })
+    })
+    .await;
+}
+
+/// Waits until a worker gives this text as a reason why it isn't ready.
+pub async fn said(lab: &Lab, pod: &str, what: &str) {
+    eventually(format!("{what} at /readyz"), CAP, || async {
+        match lab.look(pod, "/readyz").await? {
+            text if text.contains(what) => Ok(()),
+            text => Err(anyhow::anyhow!(text)),
+        }
+    })
+    .await;
+}
+
+/// Waits until a worker is ready.
+pub async fn ready(lab: &Lab, pod: &str) {
+    eventually("readiness", CAP, || async {
+        match lab.look(pod, "/readyz").await? {
+            text if text.starts_with("HTTP/1.1 200") => Ok(()),
+            text => Err(anyhow::anyhow!(text)),
+        }
+    })
+    .await;
 }
 
 /// Waits until at least `count` instances are completed.

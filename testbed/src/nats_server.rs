@@ -358,6 +358,22 @@ impl NatsServer {
             })
     }
 
+    /// Replaces one stream of the default account by what an earlier copy of the store has of it, while it is down.
+    ///
+    /// # Errors
+    /// When it runs, or a file can't be written.
+    pub fn set_stream_back(&self, from: &Path, stream: &str) -> Result<()> {
+        self.only_down("setting a stream back")?;
+        let folder = Path::new("jetstream/$G/streams").join(stream);
+        let to = self.store.join(&folder);
+        std::fs::remove_dir_all(&to)
+            .and_then(|()| copy_folder(&from.join(&folder), &to))
+            .map_err(|source| NatsServerError::Io {
+                what: "setting a stream back",
+                source,
+            })
+    }
+
     fn only_down(&self, what: &'static str) -> Result<()> {
         match self.process {
             Some(_) => Err(NatsServerError::Running { what }),

@@ -210,7 +210,7 @@ impl Shard {
         });
         for &partition in &self.partitions {
             // Also what an earlier owner has folded: the log may have been set back while nobody looked.
-            if replaced || self.engine.tally.summarized_through(partition) > log.last {
+            if replaced || self.engine.tally.known_through(partition) > log.last {
                 self.was_reset = true;
                 self.engine.tally.log_was_reset(partition, log.last);
             }

@@ -16,16 +16,21 @@ pub(crate) struct Tally {
     bucket: KvBucket,
     prefix: String,
     partitions: Mutex<BTreeMap<u16, Entry>>,
+    /// What was known of partitions when they were released. A store that was set back, and took the ownership with it,
+    /// knows less.
+    released: Mutex<BTreeMap<u16, Entry>>,
     /// One writing at a time, else older counters could overtake newer ones.
     writing: tokio::sync::Mutex<()>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Entry {
     counters: SagaCounters,
     changed: bool,
     /// Summaries of instances whose last input is at or below this position were written by an earlier owner.
     summarized_through: u64,
+    /// The log was folded to here before, by this worker or an earlier owner.
+    known_through: u64,
 }
 
 impl Tally {
@@ -35,6 +40,7 @@ impl Tally {
             bucket,
             prefix: resource.key_prefix(),
             partitions: Mutex::default(),
+            released: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
         }
     }
@@ -50,17 +56,25 @@ impl Tally {
             .and_then(|entry| serde_json::from_slice::<SagaCounters>(&entry.value).ok())
             .unwrap_or_default();
         let summarized_through = stored.log_sequence;
-        let counters = SagaCounters {
+        let mut known_through = stored.log_sequence;
+        let mut counters = SagaCounters {
             triggers: stored.triggers,
             log_resets: stored.log_resets,
             ..SagaCounters::default()
         };
+        // It stays there: taking the other partitions may fail, and all are taken again then.
+        let released = lock(&self.released).get(&partition).cloned();
+        if let Some(released) = released {
+            known_through = known_through.max(released.known_through);
+            remember(&mut counters, released.counters);
+        }
         self.lock().insert(
             partition,
             Entry {
                 counters,
                 changed: false,
                 summarized_through,
+                known_through,
             },
         );
         Ok(())
@@ -85,11 +99,16 @@ impl Tally {
             entry.counters.log_resets += 1;
             entry.changed = true;
             entry.summarized_through = entry.summarized_through.min(end);
+            entry.known_through = entry.known_through.min(end);
         }
     }
 
     pub(crate) fn release(&self, partition: u16) {
-        self.lock().remove(&partition);
+        let entry = self.lock().remove(&partition);
+        if let Some(mut entry) = entry {
+            entry.known_through = entry.known_through.max(entry.counters.log_sequence);
+            lock(&self.released).insert(partition, entry);
+        }
     }
 
     pub(crate) fn change(&self, partition: u16, change: impl FnOnce(&mut SagaCounters)) {
@@ -103,6 +122,13 @@ impl Tally {
         self.lock()
             .get(&partition)
             .map_or(0, |entry| entry.summarized_through)
+    }
+
+    /// How far the log was folded before the partition was taken.
+    pub(crate) fn known_through(&self, partition: u16) -> u64 {
+        self.lock()
+            .get(&partition)
+            .map_or(0, |entry| entry.known_through)
     }
 
     pub(crate) fn read<T>(
@@ -124,9 +150,7 @@ impl Tally {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u16, Entry>> {
-        self.partitions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.partitions)
     }
 
     /// Writes until shut down.
@@ -193,4 +217,24 @@ impl Tally {
             }
         }
     }
+}
+
+/// What was counted of triggers belongs to a position, so the further one holds, whoever counted.
+fn remember(counters: &mut SagaCounters, released: SagaCounters) {
+    counters.log_resets = counters.log_resets.max(released.log_resets);
+    for (stream, known) in released.triggers {
+        let Some(stored) = counters.triggers.get_mut(&stream) else {
+            counters.triggers.insert(stream, known);
+            continue;
+        };
+        if (&stored.incarnation, stored.accepted) == (&known.incarnation, known.accepted)
+            && stored.position < known.position
+        {
+            *stored = known;
+        }
+    }
+}
+
+fn lock(entries: &Mutex<BTreeMap<u16, Entry>>) -> std::sync::MutexGuard<'_, BTreeMap<u16, Entry>> {
+    entries.lock().unwrap_or_else(PoisonError::into_inner)
 }

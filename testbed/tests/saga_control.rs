@@ -1,0 +1,236 @@
+//! What people and programs ask of running sagas: start, describe, cancel, decide.
+
+use futures::future::join_all;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tidemill_core::control::{
+    Accepted, CancelRequest, Decision, DecisionRequest, Described, InstanceRequest,
+};
+use tidemill_core::status::InstanceState;
+use tidemill_testbed::fulfilment::{
+    CAP, counted, definition, done, participants, ready, settled, start,
+};
+use tidemill_testbed::participants::Conduct;
+use tidemill_testbed::{Lab, eventually};
+
+async fn cancel(lab: &Lab, id: &str) -> Result<Accepted, String> {
+    let request = CancelRequest {
+        id: id.to_owned(),
+        by: "a test".to_owned(),
+        why: "to see".to_owned(),
+    };
+    let answer = lab.ask("cancel", &request).await;
+    answer.map_err(|error| error.to_string())
+}
+
+async fn decide(lab: &Lab, id: &str, decision: Decision) -> Result<Accepted, String> {
+    let request = DecisionRequest {
+        id: id.to_owned(),
+        decision,
+        by: "a test".to_owned(),
+        why: "to see".to_owned(),
+    };
+    let answer = lab.ask("decide", &request).await;
+    answer.map_err(|error| error.to_string())
+}
+
+/// Asked again each second: while owners change nobody answers.
+async fn describe(lab: &Lab, id: &str) -> Result<Described, String> {
+    let request = InstanceRequest { id: id.to_owned() };
+    let answer = eventually("a description", CAP, || async {
+        tokio::time::timeout(Duration::from_secs(1), lab.ask("describe", &request)).await
+    })
+    .await;
+    answer.map_err(|error: anyhow::Error| error.to_string())
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, String>, reason: &str) {
+    let error = answer.expect_err("a refusal");
+    assert!(error.starts_with(reason), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_before_the_pivot_is_taken_back_and_after_it_goes_on() {
+    let mut definition = definition();
+    definition.steps[1].pivot = true;
+    for step in &mut definition.steps {
+        step.timeout_ms = 60_000;
+    }
+    for step in &mut definition.steps[1..] {
+        step.compensation = None;
+    }
+    let lab = Lab::saga("fulfilment", definition).await.expect("a lab");
+    let participants = participants(&lab, |command| {
+        let waits = ["/before/reserve", "/after/ship"];
+        let command: Vec<&str> = command.split('/').collect();
+        let step = format!("/{}/{}", command[2], command[4]);
+        if waits.contains(&step.as_str()) {
+            Conduct::HoldFirstAnswer
+        } else {
+            Conduct::Do
+        }
+    })
+    .await;
+    let _worker = lab.worker("a").expect("a worker");
+    refused(cancel(&lab, "nobody").await, "NotFound");
+    assert!(start(&lab, "before").await);
+    assert!(start(&lab, "after").await);
+    done(&participants, "two answers kept back", |ledger| {
+        ledger.held() == 2
+    })
+    .await;
+    cancel(&lab, "before").await.expect("cancelling");
+    refused(cancel(&lab, "after").await, "PivotPassed");
+    participants.release().await.expect("released");
+    let before = settled(&lab, "before").await;
+    assert_eq!(
+        before.summary.state,
+        InstanceState::Compensated,
+        "{before:#?}"
+    );
+    assert_eq!(
+        before.summary.reason.as_deref(),
+        Some("Cancelled"),
+        "{before:#?}"
+    );
+    let after = settled(&lab, "after").await;
+    assert_eq!(after.summary.state, InstanceState::Completed, "{after:#?}");
+    participants.ledger(|ledger| {
+        assert_eq!(ledger.standing_of("before"), 0, "{ledger:?}");
+        assert_eq!(ledger.taken_back.len(), 1, "{ledger:?}");
+        // Nothing was begun after it.
+        let charged =
+            |command: &String| command.contains("/before/") && command.contains("/charge");
+        assert!(!ledger.asked.keys().any(charged), "{ledger:?}");
+        assert_eq!(ledger.standing_of("after"), 3, "{ledger:?}");
+    });
+    refused(cancel(&lab, "before").await, "NotFound");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_instance_waits_for_its_decision_whatever_happens_to_workers() {
+    let lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let mended = Arc::new(AtomicBool::new(false));
+    let refuses = Arc::clone(&mended);
+    let participants = participants(&lab, move |command| {
+        let compensates = command.ends_with("/reserve/compensate");
+        let refused = compensates && !refuses.load(Ordering::Relaxed);
+        if refused || command.ends_with("/charge") {
+            Conduct::Refuse
+        } else {
+            Conduct::Do
+        }
+    })
+    .await;
+    let mut worker = lab.worker("a").expect("a worker");
+    for id in ["retried", "skipped"] {
+        assert!(start(&lab, id).await);
+        let parked = settled(&lab, id).await;
+        assert_eq!(parked.summary.state, InstanceState::Parked, "{parked:#?}");
+        let reason = parked.summary.reason.as_deref();
+        assert_eq!(reason, Some("CompensationFailed"), "{parked:#?}");
+    }
+    let parked = |count: u64| {
+        move |counters: &tidemill_core::status::SagaCounters| {
+            (counters.parked, counters.running, counters.compensated) == (count, 0, 2 - count)
+        }
+    };
+    counted(&lab, "two parked", parked(2)).await;
+    worker.kill9();
+    let _worker = lab.worker("b").expect("a worker");
+    ready(&lab, "b").await;
+    mended.store(true, Ordering::Relaxed);
+    // Taken on again, not tried again by itself.
+    decide(&lab, "skipped", Decision::Skip)
+        .await
+        .expect("skipped");
+    let skipped = settled_as(&lab, "skipped").await;
+    assert_eq!(
+        skipped.summary.state,
+        InstanceState::Compensated,
+        "{skipped:#?}"
+    );
+    counted(&lab, "one parked", parked(1)).await;
+    participants.ledger(|ledger| assert!(ledger.taken_back.is_empty(), "{ledger:?}"));
+    decide(&lab, "retried", Decision::Retry)
+        .await
+        .expect("retried");
+    let retried = settled_as(&lab, "retried").await;
+    assert_eq!(
+        retried.summary.state,
+        InstanceState::Compensated,
+        "{retried:#?}"
+    );
+    counted(&lab, "none parked", parked(0)).await;
+    participants.ledger(|ledger| {
+        assert_eq!(ledger.standing_of("retried"), 0, "{ledger:?}");
+        // A person has said that it is well as it is.
+        assert_eq!(ledger.standing_of("skipped"), 1, "{ledger:?}");
+    });
+    refused(decide(&lab, "retried", Decision::Retry).await, "NotFound");
+    assert!(start(&lab, "going").await);
+    refused(decide(&lab, "going", Decision::Retry).await, "Not");
+}
+
+/// As `settled`, once the decision is folded.
+async fn settled_as(lab: &Lab, id: &str) -> Described {
+    eventually("an end", CAP, || async {
+        match describe(lab, id).await? {
+            end if end.summary.state.is_finished() => Ok(end),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_starts_once_whoever_asks_and_is_described_after_its_end() {
+    let lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let participants = participants(&lab, |_| Conduct::Do).await;
+    let (mut one, _two) = (
+        lab.worker("a").expect("a worker"),
+        lab.worker("b").expect("a worker"),
+    );
+    let asked = (0..40).map(|number| {
+        let (lab, id) = (&lab, format!("once {}", number % 4));
+        async move { start(lab, &id).await }
+    });
+    let started = join_all(asked).await;
+    assert_eq!(started.iter().filter(|started| **started).count(), 4);
+    for number in 0..4 {
+        let end = settled(&lab, &format!("once {number}")).await;
+        assert_eq!(end.summary.state, InstanceState::Completed, "{end:#?}");
+    }
+    assert!(
+        !start(&lab, "once 0").await,
+        "finished ones are there as well"
+    );
+    counted(&lab, "four started", |counters| {
+        (counters.started, counters.completed) == (4, 4)
+    })
+    .await;
+    participants.ledger(|ledger| assert_eq!(ledger.done.len(), 12, "{ledger:?}"));
+
+    one.kill9();
+    let end = describe(&lab, "once 1").await.expect("described");
+    assert_eq!(end.summary.state, InstanceState::Completed, "{end:#?}");
+    let actions: Vec<&str> = end.steps.iter().map(|step| step.action.as_str()).collect();
+    assert_eq!(actions, ["done", "done", "done"]);
+    let what: Vec<&str> = end
+        .timeline
+        .iter()
+        .map(|entry| entry.what.as_str())
+        .collect();
+    assert_eq!(what, ["started", "reply", "reply", "reply", "published"]);
+    let shown = serde_json::to_string(&end).expect("JSON");
+    participants.ledger(|ledger| {
+        for reply in &ledger.replies {
+            let token = reply.rsplit('.').next().expect("a token");
+            assert!(!shown.contains(token), "a token in {shown}");
+        }
+    });
+    refused(describe(&lab, "never").await, "NotFound");
+    refused(describe(&lab, "").await, "Invalid");
+    refused(describe(&lab, &"x".repeat(300)).await, "Invalid");
+}
