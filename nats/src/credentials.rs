@@ -36,7 +36,8 @@ pub(crate) async fn from_file(path: &str) -> Result<ConnectOptions, String> {
 pub(crate) fn from_text(text: &str) -> Result<ConnectOptions, String> {
     let text = text.trim();
     if text.contains("-----BEGIN") {
-        return ConnectOptions::with_credentials(text).map_err(|_| {
+        // The client wants the last line to end.
+        return ConnectOptions::with_credentials(&format!("{text}\n")).map_err(|_| {
             "it begins like a .creds file but holds no usable JWT and seed".to_owned()
         });
     }

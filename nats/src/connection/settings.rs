@@ -127,12 +127,22 @@ impl Settings {
                 ConnectError::Refused { servers, reason }
             }
             ConnectErrorKind::Tls => ConnectError::Tls { servers, reason },
+            _ if is_tls(error) => ConnectError::Tls { servers, reason },
             ConnectErrorKind::Dns
             | ConnectErrorKind::TimedOut
             | ConnectErrorKind::Io
             | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable { servers, reason },
         }
     }
+}
+
+/// The client says `Io` of a handshake that failed; what is below tells.
+fn is_tls(error: &async_nats::ConnectError) -> bool {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .and_then(std::io::Error::get_ref)
+        .is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 fn bracketed(host: &str) -> String {

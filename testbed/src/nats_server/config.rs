@@ -92,6 +92,7 @@ pub struct NatsServerBuilder {
     pub(super) users: Vec<User>,
     sync: Option<Sync>,
     max_payload: Option<usize>,
+    domain: Option<String>,
     extra: String,
 }
 
@@ -124,6 +125,13 @@ impl NatsServerBuilder {
         self
     }
 
+    /// Name of the JetStream domain; by default it has none.
+    #[must_use]
+    pub fn domain(mut self, name: &str) -> Self {
+        self.domain = Some(name.to_owned());
+        self
+    }
+
     /// Adds a user. A server with users lets nobody in without, and has the user [`ADMIN`] besides.
     #[must_use]
     pub fn user(mut self, user: User) -> Self {
@@ -153,6 +161,7 @@ impl NatsServerBuilder {
             users,
             sync,
             max_payload,
+            domain,
             extra,
         } = self;
         let mut out = format!(
@@ -163,6 +172,9 @@ impl NatsServerBuilder {
             "jetstream {{\n  store_dir: {:?}",
             store.display().to_string()
         );
+        if let Some(domain) = domain {
+            let _ = writeln!(out, "  domain: {domain:?}");
+        }
         match sync {
             None => {}
             Some(Sync::Always) => out.push_str("  sync_interval: always\n"),
