@@ -286,3 +286,16 @@ fn what_is_wrong_from_the_start_is_one_clear_line() {
     seen.push_str(&String::from_utf8(no_server.stderr).unwrap());
     insta::assert_snapshot!("what_is_wrong_from_the_start", redact(&seen));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warning_says_whose_it_is() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut dev = Dev::start(&shell, "").await;
+    shell
+        .run("event publish orders --type OrderPlaced --subject o-9 --id 9 --data '{}'")
+        .ok();
+    dev.line("warning: Projection default/status: an event can't be folded")
+        .await;
+    dev.stop().await;
+}

@@ -1,10 +1,13 @@
 //! Where the log lines of workers go: all of them to a file, the last warnings and errors to the screen.
 
+use super::screen::shown;
 use crate::error::{CliError, Result};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use tidemill_core::names::ResourceId;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -15,6 +18,15 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 const FILTER: &str = "info,async_nats=off";
 /// Warnings and errors kept for the screen.
 const KEPT: usize = 50;
+
+thread_local! {
+    static RESOURCE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// What is said in this thread from now on is said of this resource.
+pub(crate) fn speak_for(resource: &ResourceId) {
+    RESOURCE.set(format!("{}: ", shown(resource)));
+}
 
 /// The last warnings and errors of workers.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +89,7 @@ impl<S: Subscriber> Layer<S> for Recent {
         event.record(&mut line);
         let said = Said {
             error: level == Level::ERROR,
-            text: line.message + &line.fields,
+            text: RESOURCE.with_borrow(|of| format!("{of}{}{}", line.message, line.fields)),
         };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {

@@ -157,6 +157,14 @@ fn rows(board: &Board) -> Vec<Vec<Text>> {
     rows
 }
 
+/// A resource as lines begin with it.
+pub(super) fn shown(resource: &ResourceId) -> String {
+    let ResourceId {
+        namespace, name, ..
+    } = resource;
+    format!("{} {namespace}/{name}", kind_of(resource))
+}
+
 /// One line for each thing that is other than before.
 fn changes(before: &Board, now: &Board) -> Vec<String> {
     let mut lines = Vec::new();
@@ -167,12 +175,7 @@ fn changes(before: &Board, now: &Board) -> Vec<String> {
     }
     for (resource, (state, figures)) in &now.workers {
         let known = before.workers.get(resource);
-        let shown = format!(
-            "{} {}/{}",
-            kind_of(resource),
-            resource.namespace,
-            resource.name
-        );
+        let shown = shown(resource);
         if known.map(|(state, _)| state) != Some(state) {
             lines.push(match state {
                 State::Ready => format!("{shown}: ready"),

@@ -1,6 +1,8 @@
-//! The workers of all resources, as tasks of this process: the same code as in a cluster, with a connection each.
+//! The workers of all resources in this process: the same code as in a cluster, with a connection and a thread each.
 
+use super::log;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemill_core::contract::{Contract, Workload};
@@ -28,6 +30,43 @@ struct Worker {
     task: JoinHandle<()>,
     /// The worker itself; `task` waits for it.
     abort: AbortHandle,
+    /// Ends with the worker.
+    _thread: Option<Thread>,
+}
+
+/// What a worker's tasks run on: one thread, as in a cluster, which knows whose it is.
+#[derive(Debug)]
+struct Thread(Option<tokio::runtime::Runtime>);
+
+impl Thread {
+    fn of(resource: &ResourceId) -> std::io::Result<Self> {
+        let resource = resource.clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(move || log::speak_for(&resource))
+            .enable_all()
+            .build()?;
+        Ok(Thread(Some(runtime)))
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        match &self.0 {
+            Some(runtime) => runtime.spawn(task),
+            None => tokio::spawn(task),
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // A runtime may not be waited for from a task.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 type Failed = Arc<Mutex<Option<String>>>;
@@ -95,9 +134,9 @@ async fn stop_all(workers: Vec<Worker>) {
         worker.shutdown.cancel();
     }
     let deadline = tokio::time::Instant::now() + STOP_MAX;
-    for worker in workers {
-        let mut task = worker.task;
-        if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+    for mut worker in workers {
+        let ended = tokio::time::timeout_at(deadline, &mut worker.task).await;
+        if ended.is_err() {
             tracing::warn!(resource = %worker.contract.resource, "a worker didn't finish in time and is cut off; it does the rest again at the next start");
             worker.abort.abort();
         }
@@ -109,7 +148,17 @@ impl Worker {
         let (health, shutdown, failed) =
             (Health::new(), CancellationToken::new(), Failed::default());
         // A task of its own, so that a fault in a worker ends that worker only, and is seen.
-        let running = tokio::spawn(run(contract.clone(), health.clone(), shutdown.clone()));
+        let worker = run(contract.clone(), health.clone(), shutdown.clone());
+        let (thread, running) = match Thread::of(&contract.resource) {
+            Ok(thread) => {
+                let running = thread.spawn(worker);
+                (Some(thread), running)
+            }
+            Err(error) => {
+                let why = format!("no thread for it: {error}");
+                (None, tokio::spawn(async { Err(why) }))
+            }
+        };
         let abort = running.abort_handle();
         let task = tokio::spawn({
             let (failed, shutdown, resource) = (
@@ -135,6 +184,7 @@ impl Worker {
             failed,
             task,
             abort,
+            _thread: thread,
         }
     }
 
