@@ -12,7 +12,7 @@ use tidemill_core::contract::{
     CONTRACT_VERSION, Connection, Contract, ProjectionWorkload, SagaWorkload, StreamBinding,
     Workload,
 };
-use tidemill_core::control::Reply;
+use tidemill_core::control::{Reply, saga_verb};
 use tidemill_core::definition::{
     ProjectionDefinition, ProjectionPolicy, SagaDefinition, Start, StreamRef,
 };
@@ -20,6 +20,9 @@ use tidemill_core::names::{COUNTERS_BUCKET, Kind, ResourceId, SUMMARIES_BUCKET};
 use tidemill_core::status::{InstanceSummary, SagaCounters, TriggerCounters};
 use tidemill_nats::provision::{Mark, StreamPlan, ensure};
 use tidemill_nats::{KvBucket, Nats, Publisher, ReadFrom, Reader, StoredMessage};
+
+/// Longest wait for an answer before it is asked for again.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// A resource's surroundings. Namespace `shop`; its EventStream is `shop/orders` with prefix `shop.orders`.
 pub struct Lab {
@@ -244,10 +247,13 @@ impl Lab {
             &format!("an answer to {verb}"),
             Duration::from_secs(60),
             || async {
-                self.nats
-                    .client()
-                    .request(subject.clone(), body.clone().into())
-                    .await
+                let mut request = async_nats::Request::new().payload(body.clone().into());
+                if verb != saga_verb::AWAIT {
+                    // While owners change nobody answers.
+                    request = request.timeout(Some(ANSWER_MAX));
+                }
+                let client = self.nats.client();
+                client.send_request(subject.clone(), request).await
             },
         )
         .await;

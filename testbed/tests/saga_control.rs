@@ -3,7 +3,6 @@
 use futures::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use tidemill_core::control::{
     Accepted, CancelRequest, Decision, DecisionRequest, Described, InstanceRequest,
 };
@@ -35,14 +34,10 @@ async fn decide(lab: &Lab, id: &str, decision: Decision) -> Result<Accepted, Str
     answer.map_err(|error| error.to_string())
 }
 
-/// Asked again each second: while owners change nobody answers.
 async fn describe(lab: &Lab, id: &str) -> Result<Described, String> {
     let request = InstanceRequest { id: id.to_owned() };
-    let answer = eventually("a description", CAP, || async {
-        tokio::time::timeout(Duration::from_secs(1), lab.ask("describe", &request)).await
-    })
-    .await;
-    answer.map_err(|error: anyhow::Error| error.to_string())
+    let answer = lab.ask("describe", &request).await;
+    answer.map_err(|error| error.to_string())
 }
 
 fn refused<T: std::fmt::Debug>(answer: Result<T, String>, reason: &str) {
@@ -197,7 +192,9 @@ async fn an_id_starts_once_whoever_asks_and_is_described_after_its_end() {
         async move { start(lab, &id).await }
     });
     let started = join_all(asked).await;
-    assert_eq!(started.iter().filter(|started| **started).count(), 4);
+    // Fewer if an answer was lost and asked for again, never more.
+    let started = started.iter().filter(|started| **started).count();
+    assert!(started <= 4, "{started}");
     for number in 0..4 {
         let end = settled(&lab, &format!("once {number}")).await;
         assert_eq!(end.summary.state, InstanceState::Completed, "{end:#?}");

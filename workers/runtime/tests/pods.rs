@@ -18,7 +18,7 @@ use tidemill_testbed::nats_server::round_trip;
 use tidemill_testbed::{NatsServer, eventually};
 use tidemill_worker_runtime::control::{self, Answers, AskError};
 use tidemill_worker_runtime::counters::Counters;
-use tidemill_worker_runtime::ownership::{Owned, Ownership};
+use tidemill_worker_runtime::ownership::{Owned, Ownership, rendezvous};
 use tidemill_worker_runtime::{Health, Metrics, WorkerContext};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -75,19 +75,25 @@ async fn pod(server: &NatsServer, name: &str) -> Ownership {
     Ownership::start(&context, &publisher, PARTITIONS)
 }
 
-/// Waits until these pods together own every partition, each exactly once, and each of them some.
-async fn settled(what: &str, pods: &[watch::Receiver<Owned>]) -> Vec<Owned> {
+/// A pod's name and what it owns.
+type Share<'a> = (&'a str, &'a watch::Receiver<Owned>);
+
+/// Waits until each of these pods owns what shall be its own, and nothing else. (That every partition has one owner is true
+/// for moments while partitions still move.)
+async fn settled(what: &str, pods: &[Share<'_>]) -> Vec<Owned> {
+    let names = || pods.iter().map(|(name, _)| *name);
     eventually(what, CAP, async || {
-        let shares: Vec<Owned> = pods.iter().map(|owned| owned.borrow().clone()).collect();
-        let mut owners = BTreeMap::new();
-        for partition in shares.iter().flat_map(BTreeMap::keys) {
-            *owners.entry(*partition).or_insert(0) += 1;
-        }
+        let shares: Vec<Owned> = pods
+            .iter()
+            .map(|(_, owned)| owned.borrow().clone())
+            .collect();
+        let is_there = pods.iter().zip(&shares).all(|((name, _), share)| {
+            let wanted = (0..PARTITIONS)
+                .filter(|partition| rendezvous::owner(*partition, names()) == Some(name));
+            share.keys().copied().eq(wanted)
+        });
         let sizes: Vec<usize> = shares.iter().map(BTreeMap::len).collect();
-        let fair = owners.len() == usize::from(PARTITIONS)
-            && owners.values().all(|owners| *owners == 1)
-            && !sizes.contains(&0);
-        if fair {
+        if is_there {
             Ok(shares)
         } else {
             Err(format!("{sizes:?}"))
@@ -100,10 +106,10 @@ async fn settled(what: &str, pods: &[watch::Receiver<Owned>]) -> Vec<Owned> {
 async fn partitions_spread_and_go_over_when_a_pod_dies_or_leaves() {
     let server = server().await;
     let a = pod(&server, "a").await;
-    let alone = settled("a alone", &[a.owned()]).await;
+    let alone = settled("a alone", &[("a", &a.owned())]).await;
     let (b, c) = (pod(&server, "b").await, pod(&server, "c").await);
     let (of_a, of_b, of_c) = (a.owned(), b.owned(), c.owned());
-    let three = settled("three pods", &[of_a.clone(), of_b.clone(), of_c.clone()]).await;
+    let three = settled("three pods", &[("a", &of_a), ("b", &of_b), ("c", &of_c)]).await;
     // What stayed with `a` kept its epoch.
     assert!(
         three[0]
@@ -113,7 +119,7 @@ async fn partitions_spread_and_go_over_when_a_pod_dies_or_leaves() {
 
     // Without a good-bye, as by SIGKILL.
     drop(b);
-    let two = settled("b's share taken over", &[of_a.clone(), of_c.clone()]).await;
+    let two = settled("b's share taken over", &[("a", &of_a), ("c", &of_c)]).await;
     assert!(
         three[0]
             .iter()
@@ -124,7 +130,7 @@ async fn partitions_spread_and_go_over_when_a_pod_dies_or_leaves() {
     // With one.
     c.release().await;
     assert!(of_c.borrow().is_empty());
-    settled("c's share handed over", &[of_a]).await;
+    settled("c's share handed over", &[("a", &of_a)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +138,7 @@ async fn a_server_that_is_away_costs_nobody_a_partition() {
     let mut server = server().await;
     let (a, b) = (pod(&server, "a").await, pod(&server, "b").await);
     let (mut of_a, of_b) = (a.owned(), b.owned());
-    let before = settled("two pods", &[of_a.clone(), of_b.clone()]).await;
+    let before = settled("two pods", &[("a", &of_a), ("b", &of_b)]).await;
     of_a.mark_unchanged();
     // Frozen for longer than a pod may be silent, then gone. Nothing can be waited for here: that time passes is what is tested.
     server.sigstop().await.unwrap();
@@ -170,9 +176,9 @@ async fn a_restarted_pod_takes_over_from_its_earlier_self_at_once() {
     let server = server().await;
     let earlier = pod(&server, "a").await;
     let of_earlier = earlier.owned();
-    let before = settled("the first process", std::slice::from_ref(&of_earlier)).await;
+    let before = settled("the first process", &[("a", &of_earlier)]).await;
     let later = pod(&server, "a").await;
-    let after = settled("the second process", &[later.owned()]).await;
+    let after = settled("the second process", &[("a", &later.owned())]).await;
     assert!(
         after[0]
             .iter()
