@@ -14,6 +14,8 @@ pub const BEAT_MS: u64 = 1000;
 pub const DEAD_MS: u64 = 4000;
 /// A longer gap between two own heartbeats is an interruption, in milliseconds.
 const GAP_MS: u64 = 2500;
+/// After an interruption others may come back later than I by as much: the longest pause between two tries to connect.
+const COME_BACK_MS: u64 = 2000;
 
 /// A partition's claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,10 +87,11 @@ impl View {
             let gap = at.saturating_sub(before);
             if gap > GAP_MS {
                 for seen in self.pods.values_mut() {
-                    *seen = self.observed;
+                    *seen = self.observed + COME_BACK_MS;
                 }
             } else {
-                self.observed += gap;
+                // What is longer than the interval may have been an outage too short to tell.
+                self.observed += gap.min(BEAT_MS);
             }
         }
         self.beat_at = Some(at);
@@ -288,6 +291,24 @@ mod tests {
 
     fn each_has_one(world: &World) -> bool {
         world.owners().values().all(|owners| owners.len() == 1)
+    }
+
+    #[test]
+    fn an_outage_gives_others_time_to_come_back() {
+        // Too short to be told from a late heartbeat, and long.
+        for outage in [2400, 9000] {
+            let mut view = View::new("a");
+            view.beat("a", 0);
+            view.beat("b", 0);
+            let back = outage;
+            view.beat("a", back);
+            view.beat("a", back + 1000);
+            assert_eq!(view.alive(back + 1900).len(), 2, "{outage}");
+            for beat in 2..8 {
+                view.beat("a", back + beat * 1000);
+            }
+            assert_eq!(view.alive(back + 7000), ["a"], "{outage}");
+        }
     }
 
     #[test]
