@@ -262,3 +262,28 @@ async fn a_stream_that_hands_out_messages_once_is_no_source() {
     world.expect_stopped("NotASource").await;
     worker.stop().await;
 }
+
+/// Rows are written 16,384 at a time: what is folded while the first are written goes with those that follow, and the
+/// checkpoint waits for all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_rows_than_are_written_at_a_time_are_right_after_a_kill_in_between() {
+    let mut world = World::start().await;
+    let definition = orders();
+    let mut dice = Dice::new(7);
+    world
+        .publish_all(order_events(&mut dice, 30_000, 25_000))
+        .await;
+    let worker = world.worker("a", &definition).await;
+    let stream = world.rows_bucket().stream().to_owned();
+    eventually("some of the rows", CAP, async || {
+        let stored = world.nats.stream_state(&stream).await.unwrap().messages;
+        if stored > 12_000 { Ok(()) } else { Err(stored) }
+    })
+    .await;
+    worker.kill().await;
+    let _second = world.worker("b", &definition).await;
+    world.expect_reference("after the kill", &definition).await;
+    world
+        .expect_counters("counters", |counters| counters.seen == 30_000)
+        .await;
+}
