@@ -44,6 +44,9 @@ pub struct SagaCounters {
 pub struct TriggerCounters {
     /// Every event of the partition at or below it is dealt with.
     pub position: u64,
+    /// When the event at `position` was stored: another time there means that the stream was set back and has grown again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_at: Option<Timestamp>,
     /// Incarnation of the stream the position is of.
     pub incarnation: String,
     /// [`ResolvedStart::accepted`] when the position was reached.

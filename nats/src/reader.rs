@@ -186,6 +186,11 @@ impl Reader {
         }
     }
 
+    /// Sequence and stored time of the last message handed out, if any was.
+    pub fn last(&self) -> Option<(u64, Timestamp)> {
+        self.position
+    }
+
     /// How often reading had to begin anew: reconnects, restarts, silence.
     pub fn sessions(&self) -> u64 {
         self.sessions

@@ -254,6 +254,32 @@ async fn a_trigger_stream_set_back_while_no_worker_ran_starts_nothing_until_acce
     source_set_back(false).await;
 }
 
+/// The same, and producers go on before any worker looks again: the stream is longer than ever, and yet another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_stream_that_was_set_back_and_has_grown_since_starts_nothing_until_accepted() {
+    let mut lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let participants = participants(&lab, |_| Conduct::Do).await;
+    let mut worker = lab.worker("a").expect("a worker");
+    place(&lab, 0..10).await;
+    only(&lab, 0..10).await;
+    let copy = copy_store(&mut lab).await;
+    place(&lab, 10..20).await;
+    only(&lab, 0..20).await;
+    worker.terminate().expect("SIGTERM");
+    worker.wait_exit(CAP).await.expect("an end");
+    lab.server.kill9();
+    lab.server
+        .set_stream_back(&earlier(&copy), ORDERS)
+        .expect("set back");
+    lab.server.restart().await.expect("the server again");
+    place(&lab, 40..140).await;
+    let mut worker = lab.worker("b").expect("a worker");
+    said(&lab, "b", "SourceReset").await;
+    only(&lab, 0..20).await;
+    nothing_twice(&participants);
+    sound(&mut worker);
+}
+
 /// Everything is set back under a worker that goes on: owners, counters, summaries, log and events.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_store_set_back_is_said_and_work_goes_on_once_accepted() {

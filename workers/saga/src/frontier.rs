@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use tidemill_core::status::TriggerCounters;
+use tidemill_core::timestamp::Timestamp;
 
 /// What became of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +46,8 @@ impl Dealt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reached {
     pub(crate) position: u64,
+    /// When the event at the position was stored.
+    pub(crate) stored_at: Timestamp,
     pub(crate) dealt: Dealt,
 }
 
@@ -55,19 +58,21 @@ pub(crate) struct Frontier {
 }
 
 /// One event that is under way, or a stretch of events that are done.
-#[derive(Default)]
 struct Stretch {
     done: bool,
     until: u64,
+    stored_at: Timestamp,
     dealt: Dealt,
 }
 
 impl Frontier {
     /// A start is under way: the position stays below it.
-    pub(crate) fn begin(&mut self, of: u16, sequence: u64) {
+    pub(crate) fn begin(&mut self, of: u16, sequence: u64, stored_at: Timestamp) {
         let stretch = Stretch {
+            done: false,
             until: sequence,
-            ..Stretch::default()
+            stored_at,
+            dealt: Dealt::default(),
         };
         self.waiting
             .entry(of)
@@ -86,23 +91,38 @@ impl Frontier {
         while let Some(first) = waiting.first_entry()
             && first.get().done
         {
-            let Stretch { until, dealt, .. } = first.remove();
+            let Stretch {
+                until,
+                stored_at,
+                dealt,
+                done: _,
+            } = first.remove();
             let so_far = reached.get_or_insert_with(|| Reached {
                 position: until,
+                stored_at,
                 dealt: Dealt::default(),
             });
-            so_far.position = until;
+            (so_far.position, so_far.stored_at) = (until, stored_at);
             so_far.dealt.add(dealt);
         }
         reached
     }
 
     /// Events up to a sequence without anything to wait for.
-    pub(crate) fn pass(&mut self, of: u16, sequence: u64, dealt: Dealt) -> Option<Reached> {
+    pub(crate) fn pass(
+        &mut self,
+        of: u16,
+        sequence: u64,
+        stored_at: Timestamp,
+        dealt: Dealt,
+    ) -> Option<Reached> {
         let waiting = self.waiting.entry(of).or_default();
         let Some(mut last) = waiting.last_entry() else {
-            let position = sequence;
-            return Some(Reached { position, dealt });
+            return Some(Reached {
+                position: sequence,
+                stored_at,
+                dealt,
+            });
         };
         let stretch = last.get_mut();
         if stretch.until >= sequence {
@@ -110,12 +130,13 @@ impl Frontier {
         }
         if stretch.done {
             // One stretch, however many events wait behind a start that takes long.
-            stretch.until = sequence;
+            (stretch.until, stretch.stored_at) = (sequence, stored_at);
             stretch.dealt.add(dealt);
         } else {
             let stretch = Stretch {
                 done: true,
                 until: sequence,
+                stored_at,
                 dealt,
             };
             waiting.insert(sequence, stretch);
@@ -127,6 +148,10 @@ impl Frontier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(sequence: u64) -> Timestamp {
+        Timestamp::from_millis(i64::try_from(sequence).expect("a small number") * 10)
+    }
 
     const SKIPPED: Dealt = Dealt {
         skipped: 1,
@@ -140,22 +165,25 @@ mod tests {
     #[test]
     fn the_position_and_what_is_counted_stay_below_what_is_under_way() {
         let mut frontier = Frontier::default();
-        let reached = frontier.pass(1, 3, SKIPPED).unwrap();
+        let reached = frontier.pass(1, 3, at(3), SKIPPED).unwrap();
         assert_eq!((reached.position, reached.dealt.seen), (3, 1));
-        frontier.begin(1, 4);
-        frontier.begin(1, 6);
+        frontier.begin(1, 4, at(4));
+        frontier.begin(1, 6, at(6));
         for sequence in 7..100 {
-            assert_eq!(frontier.pass(1, sequence, SKIPPED), None);
+            assert_eq!(frontier.pass(1, sequence, at(sequence), SKIPPED), None);
         }
         assert_eq!(frontier.end(1, 6, MATCHED), None);
         // Another partition doesn't wait.
-        assert_eq!(frontier.pass(2, 99, SKIPPED).unwrap().position, 99);
+        assert_eq!(frontier.pass(2, 99, at(99), SKIPPED).unwrap().position, 99);
         let reached = frontier.end(1, 4, MATCHED).unwrap();
         let dealt = reached.dealt;
-        assert_eq!(reached.position, 99);
+        assert_eq!((reached.position, reached.stored_at), (99, at(99)));
         assert_eq!((dealt.seen, dealt.matched, dealt.skipped), (95, 2, 93));
         assert_eq!(
-            frontier.pass(1, 120, Dealt::default()).unwrap().position,
+            frontier
+                .pass(1, 120, at(120), Dealt::default())
+                .unwrap()
+                .position,
             120
         );
     }
@@ -163,13 +191,13 @@ mod tests {
     #[test]
     fn what_waits_behind_a_start_takes_no_room() {
         let mut frontier = Frontier::default();
-        frontier.begin(0, 1);
+        frontier.begin(0, 1, at(1));
         for sequence in 2..10_000 {
-            frontier.pass(0, sequence, SKIPPED);
+            frontier.pass(0, sequence, at(sequence), SKIPPED);
         }
         assert_eq!(frontier.waiting[&0].len(), 2);
         // A late look at where reading is changes nothing.
-        assert_eq!(frontier.pass(0, 5, Dealt::default()), None);
+        assert_eq!(frontier.pass(0, 5, at(5), Dealt::default()), None);
         assert_eq!(frontier.end(0, 1, MATCHED).unwrap().position, 9_999);
     }
 }

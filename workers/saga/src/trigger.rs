@@ -17,6 +17,7 @@ use tidemill_core::json::Value;
 use tidemill_core::names::{LogKind, Run, encode_token, partition};
 use tidemill_core::saga::{Input, SourcePosition, Started};
 use tidemill_core::status::{ResolvedStart, TriggerCounters};
+use tidemill_core::timestamp::Timestamp;
 use tidemill_nats::{ReadFrom, Reader, StoredMessage};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -101,6 +102,36 @@ impl TriggerReader {
         stored.flatten().unwrap_or(0).max(resolved.after)
     }
 
+    /// What shows that the stream was set back and has grown beyond the furthest position since, if anything does: the event
+    /// there is another one. If it is gone, nothing can be said.
+    async fn rewritten(
+        &self,
+        partitions: &BTreeSet<u16>,
+        resolved: &ResolvedStart,
+        furthest: u64,
+    ) -> Result<Option<String>, SourceError> {
+        let known = partitions.iter().find_map(|partition| {
+            let known = self.engine.tally.read(*partition, |counters| {
+                let counters = counters.triggers.get(&self.key)?;
+                let is_it = is_of(counters, resolved) && counters.position == furthest;
+                counters.stored_at.filter(|_| is_it)
+            });
+            known.flatten()
+        });
+        let Some(known) = known else {
+            return Ok(None);
+        };
+        let there = self.engine.nats.read_at(&self.source.name, furthest).await;
+        let there =
+            there.map_err(|error| SourceError::Stream(self.source.stream.clone(), error))?;
+        Ok(there
+            .map(|message| message.stored_at)
+            .filter(|stored_at| *stored_at != known)
+            .map(|stored_at| {
+                format!("event {furthest} was stored at {known} and is now one of {stored_at}")
+            }))
+    }
+
     /// Reads until told to stop; then waits for the starts under way. `opened` is called once reading has begun.
     pub(crate) async fn run(
         &self,
@@ -116,6 +147,9 @@ impl TriggerReader {
         let furthest = begin.values().copied().max().unwrap_or(resolved.after);
         let state = self.source.state().await?;
         if let Some(reason) = self.source.difference(resolved, &state, furthest) {
+            return Err(self.source.reset(reason));
+        }
+        if let Some(reason) = self.rewritten(partitions, resolved, furthest).await? {
             return Err(self.source.reset(reason));
         }
         let from = begin.values().copied().min().unwrap_or(resolved.after);
@@ -152,7 +186,7 @@ impl TriggerReader {
                     starting -= 1;
                     session.finish(finished).await;
                 }
-                _ = advance.tick() => session.advance(reader.position()),
+                _ = advance.tick() => session.advance(reader.last()),
                 () = tokio::time::sleep(PAUSE), if crowded => {}
                 read = reader.next_batch(BATCH_MAX, &mut batch), if !busy && !crowded => {
                     // Also before an error: what came is in order, and counts as read.
@@ -172,7 +206,7 @@ impl TriggerReader {
             starting -= 1;
             session.finish(finished).await;
         }
-        session.advance(reader.position());
+        session.advance(reader.last());
         ended
     }
 
@@ -260,12 +294,12 @@ impl Session<'_> {
         }
         match (meaning, event) {
             (Meaning::Start(id), Some(event)) => {
-                self.frontier.begin(of, message.sequence);
+                self.frontier.begin(of, message.sequence, message.stored_at);
                 self.start(id, event, of, message.sequence, done.clone());
                 return true;
             }
             (Meaning::Park(reason), _) => {
-                self.frontier.begin(of, message.sequence);
+                self.frontier.begin(of, message.sequence, message.stored_at);
                 if self.park(message, of, &reason).await {
                     let dealt = Dealt {
                         parked: 1,
@@ -280,7 +314,9 @@ impl Session<'_> {
                     skipped: 1,
                     ..Dealt::SEEN
                 };
-                let reached = self.frontier.pass(of, message.sequence, dealt);
+                let reached = self
+                    .frontier
+                    .pass(of, message.sequence, message.stored_at, dealt);
                 self.reach(of, reached);
             }
         }
@@ -360,22 +396,35 @@ impl Session<'_> {
         self.reach(of, reached);
     }
 
-    /// What was read up to `position` is dealt with in every partition, save what is under way.
-    fn advance(&mut self, position: u64) {
+    /// What was read up to `last` is dealt with in every partition, save what is under way.
+    fn advance(&mut self, last: Option<(u64, Timestamp)>) {
+        let Some((position, stored_at)) = last else {
+            return;
+        };
         let partitions: Vec<u16> = self.begin.keys().copied().collect();
         for of in partitions {
-            let reached = self.frontier.pass(of, position, Dealt::default());
+            let reached = self
+                .frontier
+                .pass(of, position, stored_at, Dealt::default());
             let before = self.reader.position(of, self.resolved);
             self.reach(of, reached.filter(|reached| reached.position > before));
         }
     }
 
     fn reach(&self, of: u16, reached: Option<Reached>) {
-        let Some(Reached { position, dealt }) = reached else {
+        let Some(Reached {
+            position,
+            stored_at,
+            dealt,
+        }) = reached
+        else {
             return;
         };
         self.change(of, |counters| {
-            counters.position = counters.position.max(position);
+            if position > counters.position {
+                counters.position = position;
+                counters.stored_at = Some(stored_at);
+            }
             dealt.count(counters);
         });
     }
@@ -388,6 +437,7 @@ impl Session<'_> {
                 counters.incarnation.clone_from(&self.resolved.incarnation);
                 counters.accepted = self.resolved.accepted;
                 counters.position = 0;
+                counters.stored_at = None;
             }
             change(counters);
         });
