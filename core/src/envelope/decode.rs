@@ -20,9 +20,14 @@ pub struct RawMessage<'a> {
     pub headers: &'a [(&'a str, &'a str)],
     /// Payload.
     pub payload: &'a [u8],
+    /// Its sequence in the stream.
+    pub sequence: u64,
     /// When the stream stored it.
     pub stored_at: Timestamp,
 }
+
+/// Headers of W3C Trace Context, and the names of the CloudEvents extension for it.
+const TRACE_CONTEXT: [&str; 2] = ["traceparent", "tracestate"];
 
 /// Why a message is no event that can be used. It is parked with this as its reason.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -133,11 +138,26 @@ impl Decoder {
         })
     }
 
-    /// The event in a message.
+    /// The event in a message. A trace context that stands beside the event, in the message's own headers, becomes its extension.
     ///
     /// # Errors
     /// [`DecodeError`]; the message is then parked, never dropped.
     pub fn decode(&self, message: &RawMessage<'_>) -> Result<Event, DecodeError> {
+        let mut event = self.decode_alone(message)?;
+        if !event.extensions.contains_key(TRACE_CONTEXT[0]) {
+            for name in TRACE_CONTEXT {
+                if event.extensions.len() < EXTENSIONS_MAX
+                    && let Some(value) = header(message, name)
+                    && value.len() <= ATTRIBUTE_BYTES_MAX
+                {
+                    event.extensions.insert(name.to_owned(), value.to_owned());
+                }
+            }
+        }
+        Ok(event)
+    }
+
+    fn decode_alone(&self, message: &RawMessage<'_>) -> Result<Event, DecodeError> {
         if message.subject.starts_with(&self.prefix) {
             return cloud_event(message);
         }
@@ -426,9 +446,12 @@ fn plain_json(message: &RawMessage<'_>, capture: &JsonCapture) -> Result<Event, 
     if let Some(time) = &capture.time {
         attributes.add("time", Cow::Owned(text("time", time)?))?;
     }
-    // Such a message has no id of its own unless its publisher gave one; the stored time keeps two of them apart.
-    let id = header(message, "nats-msg-id")
-        .map_or_else(|| message.stored_at.millis().to_string(), str::to_owned);
+    // Such a message has no id of its own unless its publisher gave one. The sequence keeps two of one stream apart, the time those
+    // of a stream that was made anew.
+    let id = header(message, "nats-msg-id").map_or_else(
+        || format!("{}-{}", message.sequence, message.stored_at.millis()),
+        str::to_owned,
+    );
     attributes.add("id", Cow::Owned(id))?;
     attributes.into_event(data, message.stored_at)
 }

@@ -166,6 +166,7 @@ impl Instance {
                 }
                 headers.push(("Tidemill-Correlation-Id", self.correlation_header()));
                 headers.push(("traceparent", self.traceparent(&step.name, side, attempt)));
+                headers.extend(self.tracestate().map(|state| ("tracestate", state)));
                 let token = self.run.reply_token(&step.name, side, attempt);
                 let reply = LogKind::Reply {
                     step: step.name.clone(),
@@ -208,6 +209,8 @@ impl Instance {
                     "traceparent".to_owned(),
                     self.traceparent(&step.name, side, attempt),
                 ));
+                let state = self.tracestate();
+                sent.extend(state.map(|state| ("tracestate".to_owned(), state)));
                 for (name, value) in headers {
                     sent.push((
                         name.clone(),
@@ -306,6 +309,8 @@ impl Instance {
                 self.traceparent(&effect, Side::Action, 1),
             ),
         ]);
+        let state = self.tracestate();
+        extensions.extend(state.map(|state| ("tracestate".to_owned(), state)));
         extensions.retain(|_, value| !value.is_empty());
         let event = Event {
             id: match planted(Bug::PublishIdPerTime) {
@@ -350,6 +355,14 @@ impl Instance {
 
     /// W3C trace context of an attempt: the trace of the input, or one derived from the run, and a span derived
     /// from the attempt, so that every replay names the same span.
+    /// What vendors say in the trace that started the instance, unchanged; without that trace it means nothing.
+    fn tracestate(&self) -> Option<String> {
+        let traceparent = self.input.extension("traceparent");
+        let state = self.input.extension("tracestate");
+        traceparent.filter(|text| is_traceparent(text))?;
+        Some(state.filter(|text| is_tracestate(text))?.to_owned())
+    }
+
     fn traceparent(&self, step: &str, side: Side, attempt: u32) -> String {
         let incoming = self
             .input
@@ -366,6 +379,11 @@ impl Instance {
         );
         format!("00-{trace}-{span}-{flags}")
     }
+}
+
+fn is_tracestate(text: &str) -> bool {
+    // W3C Trace Context §3.3.1.5: at least 512 characters are to be passed on.
+    !text.is_empty() && text.len() <= 512 && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 fn is_traceparent(text: &str) -> bool {

@@ -48,6 +48,7 @@ fn decode(subject: &str, headers: &[(&str, &str)], payload: &str) -> Result<Even
         subject,
         headers,
         payload: payload.as_bytes(),
+        sequence: 7,
         stored_at: Timestamp::from_millis(STORED_AT),
     })
 }
@@ -263,6 +264,44 @@ fn extensions_have_a_limit() {
 }
 
 #[test]
+fn a_trace_context_beside_the_event_is_its_own() {
+    let parent = ("traceparent", "00-0af7-b7ad-01");
+    let beside = [ID, SOURCE, TYPE, VERSION, parent, ("Tracestate", "a=1")];
+    let event = decode("shop.orders.o.T", &beside, "").unwrap();
+    assert_eq!(event.extension("traceparent"), Some("00-0af7-b7ad-01"));
+    assert_eq!(event.extension("tracestate"), Some("a=1"));
+    // What the event says itself holds, whole.
+    let both = [&beside[..], &[("ce-traceparent", "00-1111-2222-00")]].concat();
+    let event = decode("shop.orders.o.T", &both, "").unwrap();
+    assert_eq!(event.extension("traceparent"), Some("00-1111-2222-00"));
+    assert_eq!(event.extension("tracestate"), None);
+    let captured = decode(
+        "till.fast",
+        &[parent],
+        r#"{"kind":"Sold","id":7,"at":"2026-01-01T00:00:00Z"}"#,
+    );
+    assert_eq!(
+        captured.unwrap().extension("traceparent"),
+        Some("00-0af7-b7ad-01")
+    );
+}
+
+#[test]
+fn two_plain_messages_of_one_millisecond_are_two_events() {
+    let id = |sequence| {
+        let message = RawMessage {
+            subject: "plain.a",
+            headers: &[("x-kind", "Seen")],
+            payload: b"1",
+            sequence,
+            stored_at: Timestamp::from_millis(STORED_AT),
+        };
+        decoder().decode(&message).unwrap().id
+    };
+    assert_ne!(id(1), id(2));
+}
+
+#[test]
 fn plain_json_becomes_an_event_by_its_capture() {
     let sold = r#"{"kind":"Sold","id":7,"at":"2026-01-01T00:00:00Z"}"#;
     let then = |id: &str, subject: &str| {
@@ -276,12 +315,17 @@ fn plain_json_becomes_an_event_by_its_capture() {
         sold,
         &then("m-1", "till.3.sold"),
     );
-    check("till.fast", &[], sold, &then("1767225600000", "till.fast"));
+    check(
+        "till.fast",
+        &[],
+        sold,
+        &then("7-1767225600000", "till.fast"),
+    );
     check(
         "plain.a.b",
         &[("x-kind", "Seen")],
         "[1]",
-        r#"{"data":[1],"id":"1767225600000","source":"/nats/plain.a.b","specversion":"1.0","subject":"plain.a.b","type":"Seen"}"#,
+        r#"{"data":[1],"id":"7-1767225600000","source":"/nats/plain.a.b","specversion":"1.0","subject":"plain.a.b","type":"Seen"}"#,
     );
     check(
         "till.3.sold",
@@ -400,7 +444,7 @@ proptest! {
             prop_assert!(printable, "{}: {}", name, value);
         }
         prop_assert!(!encoded.message_id.contains(['\r', '\n']));
-        let message = RawMessage { subject: &encoded.subject, headers: &headers, payload: &encoded.payload, stored_at: event.stored_at };
+        let message = RawMessage { subject: &encoded.subject, headers: &headers, payload: &encoded.payload, sequence: 1, stored_at: event.stored_at };
         let read = decoder().decode(&message);
         prop_assert_eq!(read.as_ref(), Ok(&event));
         let parts = subject_parts("shop.orders", &encoded.subject).unwrap();

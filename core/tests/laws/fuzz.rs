@@ -111,7 +111,7 @@ proptest! {
         at in any::<i64>(),
     ) {
         let headers = borrowed(&headers);
-        let message = RawMessage { subject: &subject, headers: &headers, payload: &payload, stored_at: Timestamp::from_millis(at) };
+        let message = RawMessage { subject: &subject, headers: &headers, payload: &payload, sequence: 1, stored_at: Timestamp::from_millis(at) };
         match DECODER.decode(&message) {
             // What was read can be kept, and read again from where it is kept.
             Ok(event) => {

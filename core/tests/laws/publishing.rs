@@ -1,7 +1,8 @@
 //! Publishes: outstanding until the log says where they are stored.
 
-use crate::given::{World, check};
-use tidemill_core::saga::{Effect, Note, PublishEffect};
+use crate::given::{World, check, saga, started};
+use tidemill_core::saga::{Effect, Instance, Note, PublishEffect};
+use tidemill_core::timestamp::Timestamp;
 
 const PUBLISHING: &str = "reserve, announce publish, ship";
 
@@ -78,6 +79,33 @@ pub(crate) fn an_event_says_what_caused_it() {
     assert_eq!(event.extension("correlationid"), Some("c-1"));
     assert_eq!(event.extension("causationid"), Some("e-1"));
     assert_eq!(event.extension("traceparent").map(str::len), Some(55));
+}
+
+#[test]
+fn a_trace_that_comes_in_goes_on_in_every_message() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut started = started();
+    let trace = [("traceparent", parent), ("tracestate", "vendor=a,other=b")];
+    started.input.extensions = trace
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let saga = saga("reserve");
+    let at = Timestamp::from_millis(1_000_000);
+    let (_, effects) = Instance::start(&saga, "i-1", started, at);
+    let Some(Effect::Request(request)) = effects.first() else {
+        panic!("no request");
+    };
+    let header = |name: &str| {
+        let found = request.headers.iter().find(|(header, _)| *header == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    let sent = header("traceparent").unwrap();
+    assert_eq!(
+        (sent.len(), &sent[..36], &sent[52..]),
+        (55, &parent[..36], "-01")
+    );
+    assert_ne!(&sent[36..52], &parent[36..52], "a span of its own");
+    assert_eq!(header("tracestate"), Some("vendor=a,other=b"));
 }
 
 #[test]

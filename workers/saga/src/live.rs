@@ -67,10 +67,12 @@ impl Live {
         if let Some(parked) = &instance.parked
             && before != InstanceState::Parked
         {
+            let step = instance.summary(&self.saga, self.sequence).step;
             tracing::warn!(
                 instance = instance.id,
                 event_id = instance.input.id,
                 correlation_id = instance.correlation_id,
+                step,
                 reason = parked.reason.as_str(),
                 message = parked.message,
                 "parked: it waits for a decision"
@@ -78,6 +80,7 @@ impl Live {
         } else if note == Note::Forged {
             tracing::warn!(
                 instance = instance.id,
+                event_id = instance.input.id,
                 correlation_id = instance.correlation_id,
                 sequence = self.sequence,
                 "a reply with a wrong token; it changes nothing"

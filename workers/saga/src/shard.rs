@@ -417,6 +417,16 @@ impl Shard {
                 "folded"
             );
             for effect in effects {
+                let (step, side, attempt) = attempt_of(&effect);
+                tracing::debug!(
+                    instance = id,
+                    event_id = live.instance.input.id,
+                    correlation_id = live.instance.correlation_id,
+                    step,
+                    ?side,
+                    attempt,
+                    "an attempt is made"
+                );
                 self.engine.execute(of.clone(), effect).await;
             }
             self.timers.schedule(live);

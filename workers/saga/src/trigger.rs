@@ -220,6 +220,7 @@ impl TriggerReader {
             subject: &message.subject,
             headers: &headers,
             payload: &message.payload,
+            sequence: message.sequence,
             stored_at: message.stored_at,
         };
         match self.decoder.decode(&raw) {

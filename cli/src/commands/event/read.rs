@@ -223,6 +223,7 @@ impl Selection {
             subject: &message.subject,
             headers: &headers,
             payload: &message.payload,
+            sequence: message.sequence,
             stored_at: message.stored_at,
         };
         let content = match self.decoder.decode(&raw) {

@@ -138,6 +138,8 @@ fn event_of(copied: &Copied) -> serde_json::Value {
         subject,
         headers: &headers,
         payload,
+        // Only ids of captured messages are made of it, and captures aren't known here.
+        sequence: 0,
         stored_at: *stored_at,
     };
     match Decoder::new(&binding).map(|decoder| decoder.decode(&message)) {

@@ -56,6 +56,7 @@ impl Preparation {
             subject: &message.subject,
             headers: &headers,
             payload: &message.payload,
+            sequence: message.sequence,
             stored_at: message.stored_at,
         });
         let touches = match &event {
