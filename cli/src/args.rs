@@ -12,7 +12,7 @@ Examples:
 
 Where NATS is: --nats, else TIDEMILL_NATS, else .tidemill/dev.json (which `tidemill dev` writes) in this folder or above it.
 
-Exit codes: 0 done; 1 failed, or what was looked at is invalid; 2 the command line is wrong; 3 not found;
+Exit codes: 0 done; 1 failed, or what was looked at is invalid; 2 the command line is wrong; 3 not found; \
 4 NATS or a worker can't be reached; 5 refused by the state of things or by permissions.";
 
 /// Event streams, projections and sagas on NATS JetStream, as resources.
@@ -162,6 +162,23 @@ mod tests {
                 let ours = ours.split(" > ").next().unwrap_or_default();
                 let parsed = Cli::try_parse_from(split(ours));
                 assert!(parsed.is_ok(), "`{example}`: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    /// The terminal's width decides where lines of text end: two in a row would be broken twice.
+    #[test]
+    fn texts_of_the_help_are_one_line_a_paragraph() {
+        for (words, command) in all() {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let text = |line: &str| !line.is_empty() && !line.starts_with(' ');
+            let lines: Vec<&str> = help.lines().collect();
+            for pair in lines.windows(2) {
+                let broken = text(pair[0]) && text(pair[1]) && !pair[0].ends_with(':');
+                assert!(!broken, "{words}: {pair:?}");
             }
         }
     }

@@ -10,6 +10,7 @@
 pub(crate) mod apply;
 pub(crate) mod folder;
 pub(crate) mod log;
+pub(crate) mod next;
 pub(crate) mod observe;
 pub(crate) mod screen;
 pub(crate) mod server;

@@ -105,6 +105,19 @@ impl Figures {
         }
     }
 
+    /// What to look at when events came and nothing matched: the commonest fault.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        let [seen, matched, _] = self.reading();
+        (seen > 0 && matched == 0).then_some(match self {
+            Figures::Projection(_) => {
+                "nothing matched: are `type`, `stream` and `when` of its handlers right? `tidemill event get` shows the events"
+            }
+            Figures::Saga(_) => {
+                "nothing matched: are `type` and `when` of its startOn right? `tidemill event get` shows the events"
+            }
+        })
+    }
+
     /// Everything in one line.
     pub(crate) fn line(&self) -> String {
         let [seen, matched, skipped] = self.reading().map(grouped);

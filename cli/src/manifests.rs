@@ -221,11 +221,18 @@ impl Manifests {
         let shown = declared.shown();
         // What YAML has eaten isn't judged a second time.
         let eaten: BTreeSet<Place> = problems.iter().map(|problem| problem.place).collect();
+        let eaten_paths: BTreeSet<&str> = problems
+            .iter()
+            .map(|problem| problem.path.as_str())
+            .filter(|path| !path.is_empty())
+            .collect();
         let errors = report
             .errors
             .iter()
             .map(|problem| declared.finding(Severity::Error, problem));
-        let errors = errors.filter(|finding| !eaten.contains(&finding.place));
+        let errors = errors.filter(|finding| {
+            !eaten.contains(&finding.place) && !eaten_paths.contains(finding.path.as_str())
+        });
         self.findings.extend(errors);
         self.findings.extend(
             report
@@ -287,7 +294,8 @@ impl Manifests {
                 (Some(Plan::EventStream(plan)), _) => {
                     streams.insert(plan.stream.clone(), (**plan).clone());
                 }
-                (None, Some(ResourceKind::EventStream)) => {
+                // A misspelt kind may be this one too: that is said where it stands.
+                (None, Some(ResourceKind::EventStream) | None) => {
                     broken.insert(StreamRef {
                         namespace: declared.namespace.clone(),
                         name: declared.name.clone(),

@@ -13,7 +13,7 @@ use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
 use serde_json::Value;
 
 use crate::crd::ResourceKind;
-use crate::problem::{FieldPath, Problem, Reason};
+use crate::problem::{FieldPath, Problem, Reason, Segment};
 
 pub(crate) use suggest::closest;
 
@@ -74,13 +74,41 @@ fn cel(schema: &Schema, document: &Value, old: Option<&Value>, well_formed: bool
         .into_iter()
         .filter(|error| only_echoes || refused(&error.kind));
     said.map(|error| {
-        Problem::new(
-            FieldPath::of_rule(&error.field_path),
-            Reason::Malformed,
-            error.message,
-        )
+        let path = FieldPath::of_rule(&error.field_path);
+        // A rule on the name can only stand at the root.
+        if let Some(rest) = error.message.strip_prefix("metadata.name ") {
+            let path = FieldPath::root().field("metadata").field("name");
+            return Problem::new(path, Reason::Malformed, rest);
+        }
+        let message = match actions(&document, &path) {
+            Some(here) if error.message.contains("exactly one action") => {
+                format!("{}; {here}", error.message)
+            }
+            _ => error.message,
+        };
+        Problem::new(path, Reason::Malformed, message)
     })
     .collect()
+}
+
+/// Which actions there are in a step or a compensation.
+fn actions(document: &Value, path: &FieldPath) -> Option<String> {
+    let mut value = document;
+    for segment in path.segments() {
+        value = match segment {
+            Segment::Field(name) => value.get(name.as_str())?,
+            Segment::Index(index) => value.get(*index)?,
+        };
+    }
+    let fields = value.as_object()?;
+    let here: Vec<&str> = ["request", "command", "http", "publish", "wait", "sleep"]
+        .into_iter()
+        .filter(|action| fields.contains_key(*action))
+        .collect();
+    Some(match here.as_slice() {
+        [] => "here is none".to_owned(),
+        here => format!("here are {}", here.join(" and ")),
+    })
 }
 
 /// The document as the API server's rules see it: without status, and without nulls in fields.

@@ -55,7 +55,7 @@ pub struct ProjectionSpec {
     /// What events do to rows, 1 to 128. All handlers that match an event run, in this order.
     #[schemars(length(min = 1, max = 128))]
     pub handlers: Vec<Handler>,
-    /// Where rows are kept.
+    /// Where rows are kept, such as `{kv: {}}`.
     pub sink: Sink,
     /// How a row that the sink refuses is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -99,9 +99,9 @@ fn what_is_created() {
         // Saga
         (S, "".into(), ""),
         (S, "steps: []".into(), "spec.steps: the list has 0 entries, at least 1 is needed"),
-        (S, "steps: [{name: a}]".into(), "spec.steps[0]: a step has exactly one action: request, command, http, publish, wait or sleep"),
-        (S, "steps: [{name: a, request: {subject: x}, sleep: {duration: 1s}}]".into(), "spec.steps[0]: a step has exactly one action: request, command, http, publish, wait or sleep"),
-        (S, "steps: [{request: {subject: x}}]".into(), "spec.steps[0].name: the field is missing"),
+        (S, "steps: [{name: a}]".into(), "spec.steps[0]: a step has exactly one action: request, command, http, publish, wait or sleep; here is none"),
+        (S, "steps: [{name: a, request: {subject: x}, sleep: {duration: 1s}}]".into(), "spec.steps[0]: a step has exactly one action: request, command, http, publish, wait or sleep; here are request and sleep"),
+        (S, "steps: [{request: {subject: x}}]".into(), "spec.steps[0].name: the field is missing: name of the step: a lower-case letter, then letters and digits, at most 31"),
         (S, "steps: [{name: a, request: {subject: x}}, {name: b, request: {subject: x}}, {name: a, request: {subject: x}}]".into(), "spec.steps[2].name: `a` stands here twice, spec.steps[0] has it already"),
         (S, "steps: [{name: ship-it, request: {subject: x}}]".into(), "spec.steps[0].name: not a step name: a lower-case letter, then letters and digits, at most 31; a `-` would be a subtraction in expressions"),
         (S, "steps: [{name: Ship, request: {subject: x}}]".into(), "spec.steps[0].name: not a step name: a lower-case letter, then letters and digits, at most 31; a `-` would be a subtraction in expressions"),
@@ -113,8 +113,8 @@ fn what_is_created() {
         (S, step("http: {url: shipping/x}"), "spec.steps[0].http.url: not a URL: it begins with http:// or https:// and a host, or with `=` and is CEL"),
         (S, step("http: {url: =input.data.url, method: PUT}"), ""),
         (S, step("http: {url: 'http://x/', method: post}"), "spec.steps[0].http.method: `post` is not one of POST, PUT, PATCH, DELETE, GET (did you mean `POST`?)"),
-        (S, step("publish: {stream: {name: orders}, type: Paid}"), "spec.steps[0].publish.entity: the field is missing"),
-        (S, step(&format!("{REQUEST}, compensate: {{}}")), "spec.steps[0].compensate: a compensation has exactly one action: request, command, http or publish"),
+        (S, step("publish: {stream: {name: orders}, type: Paid}"), "spec.steps[0].publish.entity: the field is missing: what the event is about: its CloudEvents subject, a text where one that begins with `=` is CEL, such as `=input.subject`"),
+        (S, step(&format!("{REQUEST}, compensate: {{}}")), "spec.steps[0].compensate: a compensation has exactly one action: request, command, http or publish; here is none"),
         (S, step(&format!("{REQUEST}, pivot: true, compensate: {{request: {{subject: x}}}}")), "spec.steps[0]: a pivot is never taken back: remove compensate, or pivot"),
         (S, step("sleep: {duration: 1s}, compensate: {request: {subject: x}}"), "spec.steps[0]: wait and sleep change nothing: there is nothing to compensate"),
         (S, step("wait: {}"), "spec.steps[0].wait: a wait is for exactly one of event and signal"),
@@ -125,14 +125,16 @@ fn what_is_created() {
         (S, step(&format!("{REQUEST}, when:")), "spec.steps[0].when: the expression is empty: put quotes around it, YAML takes a leading `!` for a tag and ` #` for a comment"),
         (S, step(&format!("{REQUEST}, after: [x, x]")), "spec.steps[0].after[1]: `x` stands here twice, spec.steps[0].after[0] has it already"),
         (S, step(&format!("{REQUEST}, onUnknown: park")), "spec.steps[0].onUnknown: `park` is not one of Compensate, Park (did you mean `Park`?)"),
-        (S, "startOn: [{stream: {name: orders}, type: OrderPlaced}]".into(), "spec.startOn[0].id: the field is missing"),
+        (S, step(&format!("{REQUEST}, timeout: 600")), "spec.steps[0].timeout: a string is needed, this is the number 600: give it a unit, such as 600s"),
+        (S, step(&format!("{REQUEST}, after: reserve")), "spec.steps[0].after: a list is needed, this is the string `reserve`: write [reserve]"),
+        (S, "startOn: [{stream: {name: orders}, type: OrderPlaced}]".into(), "spec.startOn[0].id: the field is missing: CEL over `event`: id of the instance, such as `event.subject`"),
         (S, "startOn: [{stream: {name: orders}, type: 'Order Placed', id: event.subject}]".into(), "spec.startOn[0].type: not an event type: it must not be empty or hold spaces"),
         (S, "partitions: 0".into(), "spec.partitions: 0 is out of bounds: from 1 to 1024"),
         (S, "timeout: 500ms".into(), "spec.timeout: must be from 1s to 8760h"),
         (S, "log: {durability: Strict}".into(), "spec: log.durability: Strict needs replies: Relayed, a reply must be on disk before it is acted on"),
         (S, "{log: {durability: Strict}, replies: Relayed}".into(), ""),
         (S, "onCompleted: [{publish: {stream: {name: orders}, type: Done, entity: =input.subject}}]".into(), ""),
-        (S, "onCompleted: [{request: {subject: x}}]".into(), "spec.onCompleted[0].publish: the field is missing\nspec.onCompleted[0].request: there is no such field; here are publish"),
+        (S, "onCompleted: [{request: {subject: x}}]".into(), "spec.onCompleted[0].publish: the field is missing: publishes an event\nspec.onCompleted[0].request: there is no such field; here are publish"),
         (S, "retention: {maxFinished: 0, finished: 5s}".into(), "spec.retention.finished: must be from 1m to 8760h\nspec.retention.maxFinished: 0 is out of bounds: from 1 to 1000000000"),
     ];
     let wrong: Vec<String> = rows
@@ -229,7 +231,7 @@ fn what_is_changed() {
 
 #[test]
 fn names_of_resources() {
-    const NAME: &str = "metadata.name must have at most 40 lower-case letters, digits and `-`, and begin and end with a letter or digit: names in NATS are made of it";
+    const NAME: &str = "metadata.name: must have at most 40 lower-case letters, digits and `-`, and begin and end with a letter or digit: names in NATS are made of it";
     let longest = "a".repeat(40);
     let too_long = "a".repeat(41);
     for (name, expected) in [

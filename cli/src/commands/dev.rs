@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::dev::apply::{Applied, apply};
 use crate::dev::folder::StateFolder;
 use crate::dev::log::Recent;
+use crate::dev::next::{events_file, next_commands};
 use crate::dev::observe::Observer;
 use crate::dev::screen::{Board, Screen};
 use crate::dev::server::Server;
@@ -17,9 +18,7 @@ use crate::output::count;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tidemill_core::contract::{Connection, Workload};
-use tidemill_core::definition::StreamRef;
-use tidemill_core::names::Kind;
+use tidemill_core::contract::Connection;
 use tidemill_nats::Nats;
 use tokio_util::sync::CancellationToken;
 
@@ -31,9 +30,9 @@ Examples:
   tidemill dev manifests/ --nats nats://127.0.0.1:4222
   tidemill dev manifests/ --port 4333 --plain
 
-Needs no Kubernetes: starts a nats-server (of PATH, .tools/bin or Go's bin folder; TIDEMILL_NATS_SERVER names another) that listens
-on 127.0.0.1 only, makes streams and buckets, and runs every Projection and Saga in this process. Changed manifests are taken over
-at once; one with an error is reported, and what ran before goes on. All data stays in DIR/.tidemill until --fresh. Ctrl-C stops
+Needs no Kubernetes: starts a nats-server (of PATH, .tools/bin or Go's bin folder; TIDEMILL_NATS_SERVER names another) that listens \
+on 127.0.0.1 only, makes streams and buckets, and runs every Projection and Saga in this process. Changed manifests are taken over \
+at once; one with an error is reported, and what ran before goes on. All data stays in DIR/.tidemill until --fresh. Ctrl-C stops \
 everything; the next run goes on where this one ended.";
 
 /// Between two looks at the figures.
@@ -336,107 +335,5 @@ async fn ended(server: Option<&mut Server>) -> CliError {
     match server {
         Some(server) => server.ended().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Events that lie beside the manifests, as JSON lines; the first by name.
-fn events_file(folder: &Path) -> Option<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "jsonl")
-        })
-        .collect();
-    files.sort();
-    files.into_iter().next()
-}
-
-/// Three commands that do something with what is there. `events`: a file of events to publish.
-fn next_commands(applied: &Applied, namespace: &str, events: Option<&Path>) -> Vec<String> {
-    let shown = |of: &str, name: &str| {
-        if of == namespace {
-            name.to_owned()
-        } else {
-            format!("{of}/{name}")
-        }
-    };
-    let mut commands = Vec::new();
-    if let Some(binding) = applied.streams.first() {
-        let stream = shown(&binding.stream.namespace, &binding.stream.name);
-        let what = match events {
-            Some(file) => format!("--file {}", file.display()),
-            None => {
-                let event_type = event_type(applied, &binding.stream);
-                let event_type = event_type.as_deref().unwrap_or("SomethingHappened");
-                format!("--type {event_type} --subject id-1 --data '{{}}'")
-            }
-        };
-        commands.push(format!("tidemill event publish {stream} {what}"));
-        commands.push(format!("tidemill event tail {stream} --from beginning"));
-    }
-    let of_kind = |kind: Kind| {
-        applied
-            .contracts
-            .keys()
-            .find(|resource| resource.kind == kind)
-    };
-    let mut more = Vec::new();
-    if let Some(projection) = of_kind(Kind::Projection) {
-        more.push(format!(
-            "tidemill query {}",
-            shown(&projection.namespace, &projection.name)
-        ));
-    }
-    if let Some(saga) = of_kind(Kind::Saga) {
-        more.push(format!(
-            "tidemill saga list {}",
-            shown(&saga.namespace, &saga.name)
-        ));
-    }
-    commands.truncate(3 - more.len());
-    commands.extend(more);
-    commands
-}
-
-/// A type that something waits for.
-fn event_type(applied: &Applied, stream: &StreamRef) -> Option<String> {
-    applied
-        .contracts
-        .values()
-        .find_map(|contract| match &contract.workload {
-            Workload::Projection(workload) => workload
-                .definition
-                .handlers
-                .iter()
-                .filter(|handler| handler.stream.as_ref().is_none_or(|of| of == stream))
-                .find_map(|handler| handler.event_type.clone()),
-            Workload::Saga(workload) => {
-                let mut triggers = workload
-                    .definition
-                    .triggers
-                    .iter()
-                    .filter(|trigger| trigger.stream == *stream);
-                triggers.find_map(|trigger| trigger.event_type.clone())
-            }
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_beside_the_manifests_are_what_to_publish_first() {
-        let folder = tempfile::tempdir().expect("a folder");
-        assert_eq!(events_file(folder.path()), None);
-        for name in ["b.jsonl", "a.jsonl", "a.json"] {
-            std::fs::write(folder.path().join(name), "").expect("a file");
-        }
-        assert_eq!(
-            events_file(folder.path()),
-            Some(folder.path().join("a.jsonl"))
-        );
     }
 }

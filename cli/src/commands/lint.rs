@@ -15,7 +15,7 @@ Examples:
   tidemill lint orders.yaml payments.yaml -o json
   helm template my-chart | tidemill lint -
 
-Files are read as kubectl reads them. Every error is one line, file:line:column: field: what is wrong; what would do.
+Files are read as kubectl reads them. Every error is one line, file:line:column: field: what is wrong; what would do. \
 Exit code 1 when there is an error; with --strict, when there is a warning.";
 
 /// Arguments.

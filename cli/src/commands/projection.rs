@@ -41,7 +41,7 @@ Examples:
   tidemill projection accept-source order-status
   tidemill projection accept-source order-status --stream shop/orders
 
-For a projection that stopped with SourceReset: its stream was set back or replaced. The rows stay as they are, and what is new in
+For a projection that stopped with SourceReset: its stream was set back or replaced. The rows stay as they are, and what is new in \
 the stream is folded into them. `tidemill projection rebuild` makes the rows anew from what the stream holds now.";
 
 /// Wait for the status of one projection; a list must not wait long for workers that are away.

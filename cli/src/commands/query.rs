@@ -151,13 +151,18 @@ impl Rows<'_> {
                 grouped(all as u64)
             ))?;
         }
-        let counted = figures::read(self.nats, self.projection).await?.line();
+        let figures = figures::read(self.nats, self.projection).await?;
         let building = if space.is_none() {
             "nothing is complete yet: "
         } else {
             ""
         };
-        self.context.output.line(format!("{building}{counted}"))
+        self.context
+            .output
+            .line(format!("{building}{}", figures.line()))?;
+        figures
+            .hint()
+            .map_or(Ok(()), |hint| self.context.output.line(hint))
     }
 
     /// By key, since a row that changes while we read comes twice.

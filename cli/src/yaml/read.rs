@@ -9,7 +9,7 @@ use super::{DEPTH_MAX, DOCUMENTS_MAX, Document, FILE_BYTES_MAX, NODES_MAX, PROBL
 use differences::{forbidden_character, is_text_tag, separator_with_content};
 use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, StructureStyle};
 use std::collections::HashMap;
-use wording::{cure, quoting_hint, rounded, shorten};
+use wording::{cure, rounded, shorten, syntax_hint};
 
 /// Reads all documents of a file. Empty documents are left out. Never fails as a whole: what can't be read is a problem of its document.
 pub(crate) fn read(text: &str) -> Vec<Document> {
@@ -223,7 +223,8 @@ impl<'t> Reader<'t> {
             .get(place.line.saturating_sub(1))
             .copied()
             .unwrap_or_default();
-        let message = format!("this is not YAML: {}{}", error.info(), quoting_hint(line));
+        let hint = syntax_hint(&error.info(), line, place.column);
+        let message = format!("this is not YAML: {}{hint}", error.info());
         self.problem(place, message);
         self.current.root = None;
         self.end_document();

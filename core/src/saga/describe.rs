@@ -1,7 +1,7 @@
 //! What people see of an instance.
 
 use super::compiled::CompiledSaga;
-use super::input::Input;
+use super::input::{Asked, Input};
 use super::machine::Note;
 use super::state::{Instance, Outcome, Phase, Progress, Work};
 use crate::control::{StepStatus, TimelineEntry};
@@ -40,7 +40,14 @@ impl Instance {
         InstanceSummary {
             id: self.id.clone(),
             state: self.state(),
-            step: failure.and_then(|failure| failure.step.clone()).or(at_step),
+            step: self
+                .parked
+                .as_ref()
+                .and_then(|parked| parked.reason.step())
+                .and_then(|index| saga.definition.steps.get(index))
+                .map(|step| step.name.clone())
+                .or_else(|| failure.and_then(|failure| failure.step.clone()))
+                .or(at_step),
             reason: match &self.parked {
                 Some(parked) => Some(parked.reason.as_str().to_owned()),
                 None => failure.map(|failure| failure.reason.clone()),
@@ -60,10 +67,16 @@ impl Instance {
     /// Its steps, in the order of the definition.
     pub fn step_statuses(&self, saga: &CompiledSaga) -> Vec<StepStatus> {
         let steps = saga.definition.steps.iter().zip(&self.steps);
+        // What hasn't begun when the way forward is over never will.
+        let over = self.phase != Phase::Forward;
+        let action = |work: &Work| match work.progress {
+            Progress::Waiting if over => "not-begun",
+            _ => word(work),
+        };
         steps
             .map(|(step, state)| StepStatus {
                 name: step.name.clone(),
-                action: word(&state.action).to_owned(),
+                action: action(&state.action).to_owned(),
                 compensation: (state.compensation.progress != Progress::Waiting)
                     .then(|| word(&state.compensation).to_owned()),
                 attempts: state.action.attempt,
@@ -152,14 +165,12 @@ impl Instance {
             }
             Input::Cancel(asked) => {
                 entry.what = "cancel".to_owned();
-                entry.detail = format!("{} {}", asked.by, asked.why).trim().to_owned();
+                entry.detail = by_and_why(asked);
             }
             Input::Decision { decision, asked } => {
                 entry.what = "decision".to_owned();
                 let word = format!("{decision:?}").to_lowercase();
-                entry.detail = format!("{word} {} {}", asked.by, asked.why)
-                    .trim()
-                    .to_owned();
+                entry.detail = format!("{word} {}", by_and_why(asked)).trim().to_owned();
             }
         }
         entry
@@ -187,6 +198,16 @@ impl Instance {
         if matches!(note, Note::Refused | Note::Failed) {
             entry.detail = work.error.clone().unwrap_or_default();
         }
+    }
+}
+
+/// `by ann: the card was lost`, as far as it was said.
+fn by_and_why(asked: &Asked) -> String {
+    let Asked { by, why } = asked;
+    match (by.is_empty(), why.is_empty()) {
+        (true, _) => why.clone(),
+        (false, true) => format!("by {by}"),
+        (false, false) => format!("by {by}: {why}"),
     }
 }
 

@@ -128,6 +128,17 @@ impl ParkedReason {
         }
     }
 
+    /// The step it is about, by its index.
+    pub fn step(self) -> Option<usize> {
+        match self {
+            ParkedReason::CompensationFailed(step)
+            | ParkedReason::UnknownOutcome(step)
+            | ParkedReason::FailedAfterPivot(step)
+            | ParkedReason::PublishRefused(step, _) => Some(step),
+            ParkedReason::TimeoutAfterPivot | ParkedReason::PublishFailed(_) => None,
+        }
+    }
+
     /// Whether it is about what became of this side of this step.
     pub(super) fn is_about(self, step: usize, side: Side) -> bool {
         match (self, side) {

@@ -20,7 +20,10 @@ fn the_timeline_keeps_the_words_of_whoever_decided() {
         .instance
         .timeline_entry(&world.saga, &input, Note::Applied, world.now, 9);
     assert_eq!(entry.what, "decision");
-    assert_eq!(entry.detail, "skip Ann Lee Released by hand, ticket OPS-7");
+    assert_eq!(
+        entry.detail,
+        "skip by Ann Lee: Released by hand, ticket OPS-7"
+    );
 }
 
 #[test]

@@ -88,7 +88,10 @@ impl Walk {
         for name in ["name", "namespace"] {
             match metadata.get(name) {
                 Some(Value::String(_)) => {}
-                Some(other) => self.add(&path.field(name), expected("a string", other)),
+                Some(other) => self.add(
+                    &path.field(name),
+                    expected("a string", other) + &cure(&Value::Null, "a string", other),
+                ),
                 None if name == "name" => {
                     self.add(
                         &path.field(name),
@@ -103,7 +106,10 @@ impl Walk {
                 None | Some(Value::Null) => {}
                 Some(Value::Object(entries)) => {
                     for (key, value) in entries.iter().filter(|(_, value)| !value.is_string()) {
-                        self.add(&path.field(name).field(key), expected("a string", value));
+                        self.add(
+                            &path.field(name).field(key),
+                            expected("a string", value) + &cure(&Value::Null, "a string", value),
+                        );
                     }
                 }
                 Some(other) => self.add(&path.field(name), expected("a map of strings", other)),
@@ -123,7 +129,7 @@ impl Walk {
             return;
         }
         if let Some(wanted) = missed_type(schema, value) {
-            self.add(path, expected(wanted, value));
+            self.add(path, expected(wanted, value) + &cure(schema, wanted, value));
             return;
         }
         match value {
@@ -167,7 +173,7 @@ impl Walk {
             .filter_map(Value::as_str)
             .filter(|name| !fields.contains_key(*name))
         {
-            self.add(&path.field(name), "the field is missing");
+            self.add(&path.field(name), missing(properties.get(name)));
         }
         let anything =
             schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
@@ -311,9 +317,56 @@ fn count(schema: &Value, name: &str) -> Option<u64> {
 }
 
 fn expected(wanted: &str, value: &Value) -> String {
-    let quote = wanted == "a string" && (value.is_number() || value.is_boolean());
-    let quote = if quote { ": put quotes around it" } else { "" };
-    format!("{wanted} is needed, this is {}{quote}", name_of(value))
+    format!("{wanted} is needed, this is {}", name_of(value))
+}
+
+/// What would do in place of a value of another type.
+fn cure(schema: &Value, wanted: &str, value: &Value) -> String {
+    match (wanted, value) {
+        ("a string", Value::Number(number)) if is_duration(schema) => {
+            format!(": give it a unit, such as {number}s")
+        }
+        ("a string", Value::Number(_) | Value::Bool(_)) => ": put quotes around it".to_owned(),
+        ("a list", Value::String(text)) if text.len() <= 40 && !text.contains([',', '[', ']']) => {
+            format!(": write [{text}]")
+        }
+        _ => String::new(),
+    }
+}
+
+fn is_duration(schema: &Value) -> bool {
+    let rules = schema
+        .get("x-kubernetes-validations")
+        .and_then(Value::as_array);
+    rules.into_iter().flatten().any(|rule| {
+        let message = rule.get("message").and_then(Value::as_str);
+        message.is_some_and(|message| message.starts_with("not a duration"))
+    })
+}
+
+/// With a small first letter, unless it belongs to an abbreviation.
+fn within_a_sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    match (letters.next(), letters.next()) {
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            first.to_lowercase().chain(text.chars().skip(1)).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// That a field is missing, and what it is for: the first sentence of its description.
+fn missing(schema: Option<&Value>) -> String {
+    let description = schema
+        .and_then(|schema| schema.get("description"))
+        .and_then(Value::as_str);
+    match description.and_then(|text| text.split(". ").next()) {
+        Some(what) => format!(
+            "the field is missing: {}",
+            within_a_sentence(what.trim_end_matches('.'))
+        ),
+        None => "the field is missing".to_owned(),
+    }
 }
 
 fn name_of(value: &Value) -> String {

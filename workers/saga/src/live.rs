@@ -74,7 +74,8 @@ impl Live {
                 correlation_id = instance.correlation_id,
                 step,
                 reason = parked.reason.as_str(),
-                message = parked.message,
+                // `message` is the name of the line's own text.
+                error = parked.message,
                 "parked: it waits for a decision"
             );
         } else if note == Note::Forged {

@@ -628,11 +628,7 @@ impl Shard {
             );
             return Err(ControlError::new("NotParked", message));
         };
-        let message = format!(
-            "{} of a parked instance ({})",
-            word(request.decision),
-            reason.as_str()
-        );
+        let message = format!("{} (it was {})", word(request.decision), reason.as_str());
         let asked = Asked {
             by: request.by,
             why: request.why,
@@ -663,8 +659,8 @@ impl Shard {
 
 fn word(decision: tidemill_core::control::Decision) -> &'static str {
     match decision {
-        tidemill_core::control::Decision::Retry => "retry",
-        tidemill_core::control::Decision::Skip => "skip",
+        tidemill_core::control::Decision::Retry => "is tried again",
+        tidemill_core::control::Decision::Skip => "goes on without what failed",
     }
 }
 

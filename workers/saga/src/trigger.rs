@@ -45,6 +45,8 @@ enum Meaning {
 }
 
 struct CompiledTrigger {
+    /// Its place in `startOn`.
+    index: usize,
     event_type: Option<String>,
     when: Option<Expression>,
     id: Expression,
@@ -80,14 +82,15 @@ impl TriggerReader {
             .definition
             .triggers
             .iter()
-            .filter(|trigger| &trigger.stream == stream);
+            .enumerate()
+            .filter(|(_, trigger)| &trigger.stream == stream);
         Ok(TriggerReader {
             engine: Arc::clone(engine),
             source: Arc::clone(source),
             key: stream.to_string(),
             decoder: Decoder::new(binding).map_err(expression)?,
             triggers: triggers
-                .map(compile)
+                .map(|(index, trigger)| compile(index, trigger))
                 .collect::<Result<_, _>>()
                 .map_err(expression)?,
         })
@@ -246,16 +249,19 @@ impl TriggerReader {
                 .map(|when| when.evaluate_bool(&bindings))
             {
                 Some(Ok(false)) => continue,
-                Some(Err(error)) => return Meaning::Park(format!("when: {error}")),
+                Some(Err(error)) => {
+                    return Meaning::Park(format!("startOn[{}].when: {error}", trigger.index));
+                }
                 None | Some(Ok(true)) => {}
             }
             return match trigger.id.evaluate(&bindings) {
                 Ok(Value::String(id)) if !id.is_empty() => Meaning::Start(id.to_string()),
                 Ok(id @ (Value::Number(_) | Value::Bool(_))) => Meaning::Start(id.to_json()),
-                Ok(_) => {
-                    Meaning::Park("id: gives neither text nor a number, or nothing".to_owned())
-                }
-                Err(error) => Meaning::Park(format!("id: {error}")),
+                Ok(_) => Meaning::Park(format!(
+                    "startOn[{}].id: gives neither text nor a number, or nothing",
+                    trigger.index
+                )),
+                Err(error) => Meaning::Park(format!("startOn[{}].id: {error}", trigger.index)),
             };
         }
         Meaning::Skip
@@ -450,9 +456,10 @@ fn is_of(counters: &TriggerCounters, resolved: &ResolvedStart) -> bool {
     counters.incarnation == resolved.incarnation && counters.accepted == resolved.accepted
 }
 
-fn compile(trigger: &Trigger) -> Result<CompiledTrigger, CompileError> {
+fn compile(index: usize, trigger: &Trigger) -> Result<CompiledTrigger, CompileError> {
     let scope = Scope::new(&["event"]);
     Ok(CompiledTrigger {
+        index,
         event_type: trigger.event_type.clone(),
         when: trigger
             .when

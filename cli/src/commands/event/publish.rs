@@ -31,7 +31,7 @@ Examples:
 A line is an event in the JSON form of CloudEvents:
   {\"type\": \"OrderPlaced\", \"subject\": \"o-1\", \"data\": {\"total\": 12.50}}
 
-Left out, `specversion` is 1.0, `source` is --source, and `id` is random, or made of the line and its number with --file: so a file
+Left out, `specversion` is 1.0, `source` is --source, and `id` is random, or made of the line and its number with --file: so a file \
 can be published again, and what is there already (within the stream's duplicateWindow) is not stored twice.";
 
 /// Source of events that name none.
@@ -52,13 +52,15 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE", conflicts_with = "event_type")]
     file: Option<PathBuf>,
     /// Type of a single event
-    #[arg(short, long = "type", value_name = "TYPE")]
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
     event_type: Option<String>,
     /// Its entity: what it is about
     #[arg(
         short,
         long,
-        alias = "entity",
+        // As `event get` and `event tail` call it.
+        visible_alias = "entity",
+        visible_short_alias = 'e',
         value_name = "ENTITY",
         requires = "event_type"
     )]

@@ -39,7 +39,13 @@ pub(crate) struct Filter {
     /// The EventStream: NAME or NAMESPACE/NAME
     stream: String,
     /// Only events about this entity (their subject)
-    #[arg(short, long, alias = "subject", value_name = "ENTITY")]
+    #[arg(
+        short,
+        long,
+        visible_alias = "subject",
+        visible_short_alias = 's',
+        value_name = "ENTITY"
+    )]
     entity: Option<String>,
     /// Only events of this type; may be repeated
     #[arg(short, long = "type", value_name = "TYPE")]

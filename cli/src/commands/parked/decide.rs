@@ -29,8 +29,8 @@ Examples:
   tidemill parked skip order-status o-1 --why 'test data'
   tidemill parked skip order-fulfilment o-1 --why 'refunded by hand'
 
-Of a projection's key, the event that can't be folded is left out for good, and those behind it are folded. For a saga's instance it
-depends on the reason: a compensation counts as done by hand (CompensationFailed), an action as not happened (UnknownOutcome,
+Of a projection's key, the event that can't be folded is left out for good, and those behind it are folded. For a saga's instance it \
+depends on the reason: a compensation counts as done by hand (CompensationFailed), an action as not happened (UnknownOutcome, \
 PublishRefused), a step behind the pivot or an event is left out (FailedAfterPivot, PublishFailed).";
 
 /// Arguments of both.

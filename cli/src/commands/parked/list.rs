@@ -88,7 +88,11 @@ pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()
             format!("{}/{}", one.namespace, one.name).into(),
             one.key.as_str().into(),
             Text::toned(&one.reason, Tone::Bad),
-            grouped(one.waiting as u64).into(),
+            // Nothing waits behind an instance.
+            match one.waiting {
+                0 => Text::default(),
+                waiting => grouped(waiting as u64).into(),
+            },
             Text::toned(
                 short_duration(now.millis_since(Timestamp::from_millis(one.since))),
                 Tone::Faint,

@@ -11,6 +11,7 @@ use tidemill_core::contract::StreamBinding;
 use tidemill_core::definition::StreamRef;
 use tidemill_core::envelope::{Decoder, RawMessage};
 use tidemill_core::names::{Kind, ResourceId};
+use tidemill_core::status::InstanceState;
 use tidemill_nats::Nats;
 
 /// Shown at the end of the help.
@@ -50,7 +51,15 @@ pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()
     waiting.retain(|one| one.key == args.key);
     if waiting.is_empty() && resource.kind == Kind::Saga {
         let described = saga_show::describe(nats, &resource, &args.key).await?;
-        return saga_show::show(&described, &resource, context);
+        saga_show::show(&described, &resource, context)?;
+        return match described.summary.reason.as_deref().and_then(advice) {
+            Some(advice)
+                if described.summary.state == InstanceState::Parked && context.for_people() =>
+            {
+                context.output.line(format!("\n{advice}"))
+            }
+            _ => Ok(()),
+        };
     }
     if waiting.is_empty() {
         return Err(
@@ -83,7 +92,35 @@ fn for_people(resource: &ResourceId, key: &str, shown: &[Shown], context: &Conte
             context.output.line(text)?;
         }
     }
-    Ok(())
+    context.output.line(match resource.kind {
+        Kind::Projection => {
+            "\nredrive folds it again, then what follows; skip leaves this one out for good"
+        }
+        Kind::Saga => {
+            "\nit started nothing: publish it again as it should be; in this version it stays in the list"
+        }
+    })
+}
+
+/// What the two decisions mean for an instance, by the reason why it is parked.
+fn advice(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "CompensationFailed" => {
+            "redrive compensates again; skip: it was done by hand, the others go on"
+        }
+        "UnknownOutcome" => {
+            "redrive asks again, under the same command id; skip: it did not happen, the rest is taken back"
+        }
+        "FailedAfterPivot" => {
+            "redrive does the step again, under the same command id; skip leaves it out, and it has no output then"
+        }
+        "TimeoutAfterPivot" => "redrive and skip both let it go on, with as much time again",
+        "PublishFailed" => "redrive publishes again; skip leaves the event out",
+        "PublishRefused" => {
+            "redrive publishes again; skip: it did not happen, the rest is taken back"
+        }
+        _ => return None,
+    })
 }
 
 fn shown(waiting: Waiting) -> Shown {

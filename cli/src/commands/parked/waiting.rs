@@ -104,9 +104,9 @@ fn of_projection(message: &StoredMessage) -> Waiting {
 fn of_saga(message: &StoredMessage) -> Waiting {
     let header = |name: &str| header(message, name);
     let position = format!(
-        "{}@{}",
-        header(TRIGGER_SEQUENCE).unwrap_or_default(),
-        header(TRIGGER_STREAM).unwrap_or_default()
+        "{}:{}",
+        header(TRIGGER_STREAM).unwrap_or_default(),
+        header(TRIGGER_SEQUENCE).unwrap_or_default()
     );
     let own = |name: &str| (!name.starts_with("Tidemill-")).then(|| name.to_owned());
     Waiting {

@@ -19,7 +19,7 @@ Examples:
   tidemill saga start order-fulfilment o-1 --data '{\"total\": 12.50}'
   tidemill saga start order-fulfilment o-1 --data '{\"total\": 12.50}' --await
 
-An id starts once: an instance of this id that is there already is left as it is, and the command says so (exit code 0).
+An id starts once: an instance of this id that is there already is left as it is, and the command says so (exit code 0). \
 With --await the exit code is 0 when the instance completed, else 1.";
 
 /// Shown at the end of the help of `cancel`.

@@ -146,6 +146,9 @@ async fn instances(args: &Args, saga: &ResourceId, nats: &Nats, context: &Contex
         saga.name,
         figures.line()
     ))?;
+    if let Some(hint) = figures.hint() {
+        context.output.line(hint)?;
+    }
     let now = now();
     let shown = found.len();
     // The latest first: that is what people look for.

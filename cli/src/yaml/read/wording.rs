@@ -45,8 +45,20 @@ pub(super) fn rounded(text: &str, value: f64) -> Option<String> {
     other.then(|| format!("{value}"))
 }
 
+/// What would do, as far as a line that can't be read tells. `column`: where reading ended in it, from 1.
+pub(super) fn syntax_hint(error: &str, line: &str, column: usize) -> &'static str {
+    let indentation = line.len() - line.trim_start().len();
+    if error.contains("tab") || line[..indentation].contains('\t') {
+        "; YAML is indented with spaces, not with tabs"
+    } else if error.contains("block") && column == indentation + 1 {
+        "; is this line indented as far as those above that it belongs with?"
+    } else {
+        quoting_hint(line)
+    }
+}
+
 /// Expressions often hold what YAML has a use for; a person who wrote one without quotes is told.
-pub(super) fn quoting_hint(line: &str) -> &'static str {
+fn quoting_hint(line: &str) -> &'static str {
     let value = line.split_once(": ").map_or("", |(_, value)| value.trim());
     let begins = value.starts_with(['!', '&', '*', '@', '`', '%', '"', '\'', '[', '{', '|', '>']);
     if begins || value.contains(": ") || value.contains(" #") || value.ends_with(':') {

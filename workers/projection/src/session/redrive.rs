@@ -314,16 +314,21 @@ impl Session {
 
 impl Outcome {
     fn answer(self) -> Result<Accepted, ControlError> {
+        let counted = |number: usize, noun: &str| {
+            format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+        };
         let mut message = format!(
-            "{} keys: {} events folded, {} left out",
-            self.keys, self.folded, self.left_out
+            "{}: {} folded, {} left out",
+            counted(self.keys, "key"),
+            counted(self.folded, "event"),
+            self.left_out
         );
         let Some((token, reason, error)) = self.waiting.first() else {
             return Ok(Accepted { message });
         };
         message.push_str(&format!(
-            "; {} still wait, such as key token {token}: {error}",
-            self.waiting.len()
+            "; {} still parked, such as {token}: {error}",
+            counted(self.waiting.len(), "key")
         ));
         match self.folded + self.left_out {
             0 => Err(ControlError::new(reason, message)),

@@ -127,7 +127,7 @@ async fn a_poison_event_parks_its_key_only_and_skipping_it_frees_what_follows() 
         .ask("skip", json!({"key": "a", "by": "me", "why": "a test"}))
         .await
         .unwrap();
-    assert_eq!(answer["message"], "1 keys: 3 events folded, 1 left out");
+    assert_eq!(answer["message"], "1 key: 3 events folded, 1 left out");
     world
         .expect_rows(
             "in order",
