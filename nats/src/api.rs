@@ -318,17 +318,34 @@ impl Nats {
         stream: &str,
         request: &Value,
     ) -> Result<Option<StoredMessage>, ApiError> {
+        let Some(message) = self.get_raw(stream, request).await? else {
+            return Ok(None);
+        };
+        message.into_stored().map(Some).ok_or_else(|| {
+            let call = format!("STREAM.MSG.GET.{stream}");
+            ApiError::Form(call, "it isn't a stored message".to_owned())
+        })
+    }
+
+    /// The first message at or after a sequence: its sequence, and whether the client can take its delivery.
+    pub(crate) async fn delivers_at(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<(u64, bool)>, ApiError> {
+        let request = json!({ "seq": sequence, "next_by_subj": ">" });
+        let message = self.get_raw(stream, &request).await?;
+        Ok(message.map(|message| message.delivers()))
+    }
+
+    async fn get_raw(&self, stream: &str, request: &Value) -> Result<Option<RawMessage>, ApiError> {
         #[derive(Deserialize)]
         struct Got {
             message: RawMessage,
         }
         let call = format!("STREAM.MSG.GET.{stream}");
         match self.stream_call::<Got>(stream, &call, request).await {
-            Ok(got) => got
-                .message
-                .into_stored()
-                .map(Some)
-                .ok_or_else(|| ApiError::Form(call, "it isn't a stored message".to_owned())),
+            Ok(got) => Ok(Some(got.message)),
             Err(ApiError::Refused {
                 code: MESSAGE_NOT_FOUND,
                 ..

@@ -8,6 +8,7 @@ mod events;
 mod settings;
 mod supervise;
 
+use crate::undeliverable::Undeliverable;
 use async_nats::Client;
 use events::Events;
 use settings::Settings;
@@ -36,6 +37,7 @@ struct Inner {
     root: String,
     servers: String,
     events: Arc<Events>,
+    undeliverable: Undeliverable,
     /// Ends with this; it would keep the connection alive.
     supervisor: tokio::task::AbortHandle,
 }
@@ -151,6 +153,7 @@ impl Nats {
             root: connection.subject_root.clone(),
             servers: shown,
             events,
+            undeliverable: Undeliverable::default(),
             supervisor,
         })))
     }
@@ -243,6 +246,10 @@ impl Nats {
     /// `$JS.API.<call>` with this connection's domain or prefix.
     pub(crate) fn api_subject(&self, call: &str) -> String {
         format!("{}{call}", self.0.api_prefix)
+    }
+
+    pub(crate) fn undeliverable(&self) -> &Undeliverable {
+        &self.0.undeliverable
     }
 
     pub(crate) fn denials(&self) -> broadcast::Receiver<Denial> {

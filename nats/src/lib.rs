@@ -20,6 +20,7 @@ pub mod publish;
 mod pull;
 pub mod reader;
 pub mod subscription;
+mod undeliverable;
 
 pub use api::{ApiError, StreamState};
 pub use connection::{ConnectError, ConnectionStatus, Nats};

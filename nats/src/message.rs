@@ -1,5 +1,6 @@
 //! Messages as a stream holds them, and the forms in which the server hands them out.
 
+use crate::undeliverable::is_deliverable;
 use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -107,6 +108,15 @@ pub(crate) struct RawMessage {
 }
 
 impl RawMessage {
+    /// Its sequence, and whether the client can take its delivery.
+    pub(crate) fn delivers(&self) -> (u64, bool) {
+        let headers = decode_base64(&self.hdrs);
+        (
+            self.seq,
+            headers.is_some_and(|headers| is_deliverable(&headers)),
+        )
+    }
+
     /// The message; header lines that are no headers are left out, what can't be in a value is replaced.
     pub(crate) fn into_stored(self) -> Option<StoredMessage> {
         let headers = parse_headers(&String::from_utf8_lossy(&decode_base64(&self.hdrs)?));

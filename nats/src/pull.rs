@@ -29,7 +29,10 @@ pub(crate) enum Mode {
 pub(crate) struct Pulls {
     mode: Mode,
     last_id: u64,
-    open: Vec<u64>,
+    /// Open requests with the messages asked for.
+    open: Vec<(u64, u64)>,
+    /// Messages that may still be asked for; `None` = as many as there are.
+    limit: Option<u64>,
     /// Messages that the open requests may still bring.
     left: u64,
     /// The next message is larger than a request's bytes: it is asked for alone, without a limit.
@@ -48,9 +51,11 @@ pub(crate) struct Ended {
 }
 
 impl Pulls {
-    pub(crate) fn new(mode: Mode) -> Self {
+    /// `limit`: how many messages are asked for altogether.
+    pub(crate) fn new(mode: Mode, limit: Option<u64>) -> Self {
         Pulls {
             mode,
+            limit,
             last_id: 0,
             open: Vec::new(),
             left: 0,
@@ -58,9 +63,23 @@ impl Pulls {
         }
     }
 
+    /// Whether all that may be asked for has come.
+    pub(crate) fn is_done(&self) -> bool {
+        self.limit == Some(0) && self.left == 0
+    }
+
+    fn batch(&self) -> u64 {
+        let batch = if self.alone { 1 } else { BATCH };
+        self.limit.map_or(batch, |limit| batch.min(limit))
+    }
+
     /// The request to send now, if any: its id and body. Call [`Pulls::sent`] when it is on its way.
     pub(crate) fn wanted(&self) -> Option<(u64, Value)> {
         let id = self.last_id + 1;
+        let batch = self.batch();
+        if batch == 0 {
+            return None;
+        }
         let wait = match self.mode {
             Mode::Follow => json!({
                 "expires": nanoseconds(EXPIRES),
@@ -69,11 +88,10 @@ impl Pulls {
             Mode::ToEnd => json!({ "no_wait": true }),
         };
         let mut body = wait;
+        body["batch"] = json!(batch);
         if self.alone {
-            body["batch"] = json!(1);
             return self.open.is_empty().then_some((id, body));
         }
-        body["batch"] = json!(BATCH);
         body["max_bytes"] = json!(BATCH_BYTES);
         let room = match self.mode {
             Mode::Follow => self.open.len() < 2 && self.left < BATCH / 2,
@@ -85,9 +103,11 @@ impl Pulls {
 
     /// The wanted request was sent.
     pub(crate) fn sent(&mut self, id: u64) {
+        let batch = self.batch();
         self.last_id = id;
-        self.open.push(id);
-        self.left += if self.alone { 1 } else { BATCH };
+        self.open.push((id, batch));
+        self.left += batch;
+        self.limit = self.limit.map(|limit| limit - batch);
     }
 
     /// A message came.
@@ -101,17 +121,18 @@ impl Pulls {
 
     /// The server ended a request.
     pub(crate) fn ended(&mut self, id: u64, rest: &Ended) {
-        let Some(at) = self.open.iter().position(|&open| open == id) else {
+        let Some(at) = self.open.iter().position(|&(open, _)| open == id) else {
             return;
         };
-        self.open.swap_remove(at);
+        let (_, batch) = self.open.swap_remove(at);
+        self.limit = self.limit.map(|limit| limit + rest.messages.min(batch));
         self.left = if self.open.is_empty() {
             0
         } else {
             self.left.saturating_sub(rest.messages)
         };
         // Refused before anything of it was used: its bytes are too few for the next message.
-        self.alone = rest.refused && rest.messages == BATCH && rest.bytes == BATCH_BYTES;
+        self.alone = rest.refused && rest.messages == batch && rest.bytes == BATCH_BYTES;
     }
 }
 
@@ -126,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_message_larger_than_a_request_is_asked_for_alone() {
-        let mut pulls = Pulls::new(Mode::Follow);
+        let mut pulls = Pulls::new(Mode::Follow, None);
         let (id, body) = pulls.wanted().unwrap();
         assert_eq!(body["max_bytes"], BATCH_BYTES);
         pulls.sent(id);
@@ -149,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_request_that_expires_is_renewed_as_it_was() {
-        let mut pulls = Pulls::new(Mode::Follow);
+        let mut pulls = Pulls::new(Mode::Follow, None);
         pulls.sent(1);
         pulls.ended(
             1,
@@ -167,7 +188,7 @@ mod tests {
         /// and never stops asking while messages are there.
         #[test]
         fn never_stalls_and_never_asks_too_much(follow: bool, ends in proptest::collection::vec((0_u64..9000, any::<bool>()), 1..60)) {
-            let mut pulls = Pulls::new(if follow { Mode::Follow } else { Mode::ToEnd });
+            let mut pulls = Pulls::new(if follow { Mode::Follow } else { Mode::ToEnd }, None);
             let mut server: Vec<(u64, u64)> = Vec::new();
             for (messages, cut) in ends {
                 while let Some((id, body)) = pulls.wanted() {

@@ -28,9 +28,6 @@ use session::{Heard, Session, Taken};
 use std::fmt;
 use tidemill_core::timestamp::Timestamp;
 
-/// Reconnects in a row without any message, after which the next message is suspected of breaking the connection.
-const STALLS_MAX: u32 = 2;
-
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFrom {
@@ -90,10 +87,10 @@ pub struct Reader {
     pending: u64,
     trimmed: Option<Trimmed>,
     session: Option<Session>,
+    /// The first message, if it had to be read in another way.
+    first: Option<StoredMessage>,
     /// Kept over calls, so that a caller that gives up waiting again and again still gets there.
     opening: Option<BoxFuture<'static, Result<Opened, ReadError>>>,
-    /// Sessions in a row that ended by a reconnect without a message.
-    stalls: u32,
     /// Sessions since the first.
     sessions: u64,
     ended: bool,
@@ -150,7 +147,7 @@ impl Reader {
             filters,
             mode,
         };
-        let opened = open(source.clone(), from, None, None, false).await?;
+        let opened = open(source.clone(), from, None, None).await?;
         let mut reader = Reader {
             source,
             from,
@@ -159,12 +156,12 @@ impl Reader {
             pending: 0,
             trimmed: None,
             session: None,
+            first: None,
             opening: None,
-            stalls: 0,
             sessions: 0,
             ended: false,
         };
-        reader.begin(opened);
+        reader.first = reader.begin(opened);
         Ok(reader)
     }
 
@@ -214,6 +211,10 @@ impl Reader {
         into: &mut Vec<StoredMessage>,
     ) -> Result<usize, ReadError> {
         let before = into.len();
+        if let Some(first) = self.first.take() {
+            into.push(first);
+            return Ok(1);
+        }
         while !self.ended {
             if let Some(rescued) = self.resume().await? {
                 into.push(rescued);
@@ -222,11 +223,15 @@ impl Reader {
             let Some(session) = &mut self.session else {
                 continue;
             };
+            if session.pulls.is_done() {
+                self.break_off("the next message is read by the API");
+                continue;
+            }
             session.ask().await;
             let message = match session.hear().await {
                 Heard::Message(message) => *message,
                 Heard::Reconnect => {
-                    self.stalls += u32::from(session.delivered == 0);
+                    session.broke = true;
                     self.break_off("the connection was made again");
                     continue;
                 }
@@ -264,9 +269,8 @@ impl Reader {
             return Ok(None);
         }
         let opening = self.opening.get_or_insert_with(|| {
-            let rescue = self.stalls >= STALLS_MAX;
             let known = Some(self.state.incarnation.clone());
-            open(self.source.clone(), self.from, self.position, known, rescue).boxed()
+            open(self.source.clone(), self.from, self.position, known).boxed()
         });
         let opened = opening.await;
         self.opening = None;
@@ -301,7 +305,6 @@ impl Reader {
             tracing::warn!(stream = %self.source.stream, sequence = message.sequence,
                 "a message was read by the API: its delivery broke the connection (are its headers UTF-8?)");
             self.position = Some((message.sequence, message.stored_at));
-            self.stalls = 0;
         }
         rescued
     }
@@ -328,7 +331,6 @@ impl Reader {
                 }
                 self.position = Some((message.sequence, message.stored_at));
                 self.pending = message.pending;
-                self.stalls = 0;
                 into.push(message);
             }
             Taken::Control => {}

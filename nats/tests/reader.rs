@@ -13,6 +13,7 @@ use tidemill_nats::provision::{Limits, Mark, OnFull, Outcome, StreamPlan, ensure
 use tidemill_nats::{
     Nats, Publish, Publisher, ReadError, ReadFrom, Reader, StoredMessage, publish,
 };
+use tidemill_testbed::nats_server::publish_raw;
 use tidemill_testbed::{NatsServer, eventually};
 use tokio::time::timeout;
 
@@ -375,29 +376,6 @@ async fn messages_larger_than_a_request_come_too() {
     assert_eq!(read(&mut end, sizes.len()).await.len(), sizes.len());
 }
 
-/// Publishes with a header block as it is, which async-nats wouldn't send.
-async fn publish_raw(server: &NatsServer, subject: &str, headers: &[u8], body: &[u8]) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port()))
-        .await
-        .unwrap();
-    let mut bytes = b"CONNECT {\"headers\":true,\"verbose\":false}\r\n".to_vec();
-    bytes.extend(
-        format!(
-            "HPUB {subject} {} {}\r\n",
-            headers.len(),
-            headers.len() + body.len()
-        )
-        .bytes(),
-    );
-    bytes.extend(headers.iter().chain(body).chain(b"\r\nPING\r\n"));
-    stream.write_all(&bytes).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.windows(4).any(|window| window == b"PONG") {
-        assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn header_blocks_that_break_the_connection_stop_nobody() {
     let (server, nats) = start().await;
@@ -408,28 +386,32 @@ async fn header_blocks_that_break_the_connection_stop_nobody() {
         b"NATS/1.0\r\nce-type: \xff\xfe\r\nce-id: 4\r\n\r\n",
         b"4",
     )
-    .await;
+    .await
+    .unwrap();
     publish_raw(
         &server,
         "shop.orders.e5.Placed",
         b"NATS/1.0\r\nce-type: a\rb\r\n\r\n",
         b"5",
     )
-    .await;
+    .await
+    .unwrap();
     publish_raw(
         &server,
         "shop.orders.e6.Placed",
         b"NATS/1.0 503 No Responders\r\n\r\n",
         b"6",
     )
-    .await;
+    .await
+    .unwrap();
     publish_raw(
         &server,
         "shop.orders.e7.Placed",
         b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 99\r\n\r\n",
         b"7",
     )
-    .await;
+    .await
+    .unwrap();
     fill(&nats, 8..=10).await;
     for from in [
         ReadFrom::First,

@@ -398,6 +398,31 @@ pub async fn round_trip(client: &Client) -> std::result::Result<(), async_nats::
         .ok_or_else(|| "the connection was closed".into())
 }
 
+/// Publishes over a connection of its own with a header block as it is, which async-nats wouldn't send; returns when the server has it.
+///
+/// # Errors
+/// When the server closes the connection.
+pub async fn publish_raw(
+    server: &NatsServer,
+    subject: &str,
+    headers: &[u8],
+    body: &[u8],
+) -> std::io::Result<()> {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await?;
+    let (of_headers, total) = (headers.len(), headers.len() + body.len());
+    let mut bytes = b"CONNECT {\"headers\":true,\"verbose\":false}\r\n".to_vec();
+    bytes.extend(format!("HPUB {subject} {of_headers} {total}\r\n").bytes());
+    bytes.extend(headers.iter().chain(body).chain(b"\r\nPING\r\n"));
+    stream.write_all(&bytes).await?;
+    let mut answer = Vec::new();
+    while !answer.windows(4).any(|window| window == b"PONG") {
+        if stream.read_buf(&mut answer).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
 /// One look at `/healthz`, which is 200 once every stream and consumer is recovered.
 async fn health(port: u16) -> std::result::Result<(), String> {
     let look = async {

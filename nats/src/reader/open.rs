@@ -5,7 +5,7 @@ use super::{ReadError, ReadFrom, Source};
 use crate::api::{ApiError, StreamState};
 use crate::connection::{Denial, Nats};
 use crate::message::StoredMessage;
-use crate::pull::{Pulls, SILENCE_MAX};
+use crate::pull::{BATCH, Pulls, SILENCE_MAX};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::Deserialize;
@@ -18,6 +18,9 @@ const INACTIVE_MAX: Duration = Duration::from_secs(30);
 /// Pauses between two tries to begin a session: doubling between these.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Messages looked at for one that breaks the connection: as many as may be on their way, see [`crate::pull`].
+const LOOK_MAX: u64 = 2 * BATCH;
+
 pub(super) struct Opened {
     pub(super) session: Session,
     pub(super) state: StreamState,
@@ -33,14 +36,13 @@ pub(super) async fn open(
     from: ReadFrom,
     position: Option<(u64, Timestamp)>,
     known: Option<String>,
-    rescue: bool,
 ) -> Result<Opened, ReadError> {
     let mut pause = RETRY_PAUSE_MIN;
     loop {
         let mut status = source.nats.status();
         // It fails only when the connection is dropped, and this holds it.
         let _ = status.wait_for(|status| status.connected).await;
-        match try_open(&source, from, position, known.as_deref(), rescue).await {
+        match try_open(&source, from, position, known.as_deref()).await {
             Err(ReadError::Refused { source: error, .. }) if error.may_pass() => {
                 tracing::debug!(stream = %source.stream, %error, "reading can't begin yet");
                 tokio::time::sleep(pause).await;
@@ -56,7 +58,6 @@ async fn try_open(
     from: ReadFrom,
     position: Option<(u64, Timestamp)>,
     known: Option<&str>,
-    rescue: bool,
 ) -> Result<Opened, ReadError> {
     let Source {
         nats,
@@ -83,13 +84,17 @@ async fn try_open(
         (None, ReadFrom::New) => ReadFrom::After(state.last),
         (None, from) => from,
     };
-    let rescued = if rescue {
-        next_by_api(source, start).await.map_err(fail)?
-    } else {
-        None
-    };
-    if let Some(message) = &rescued {
-        start = ReadFrom::After(message.sequence);
+    look(source).await.map_err(fail)?;
+    let mut rescued = None;
+    let mut limit = before_undeliverable(source, start).await.map_err(fail)?;
+    if limit == Some(0) {
+        rescued = next_by_api(source, start).await.map_err(fail)?;
+        if let Some(message) = &rescued {
+            start = ReadFrom::After(message.sequence);
+            limit = before_undeliverable(source, start).await.map_err(fail)?;
+        } else {
+            limit = None;
+        }
     }
 
     let inbox = nats.client().new_inbox();
@@ -110,8 +115,10 @@ async fn try_open(
             subscriber,
             status,
             reconnects,
-            pulls: Pulls::new(*mode),
+            pulls: Pulls::new(*mode, limit),
             delivered: 0,
+            last: begins_after(start),
+            broke: false,
             silence: Box::pin(tokio::time::sleep(SILENCE_MAX)),
             denied,
         },
@@ -221,8 +228,68 @@ async fn check(
     }
 }
 
-/// The next message, read by the API: async-nats 0.51 gives up the whole connection when a message has a header block that it
-/// can't parse (not UTF-8, a line without colon), and would do so again for ever.
+/// Sequence before the first message of a start, as far as that is known without asking.
+fn begins_after(start: ReadFrom) -> u64 {
+    match start {
+        ReadFrom::After(sequence) => sequence,
+        ReadFrom::First | ReadFrom::Time(_) | ReadFrom::New => 0,
+    }
+}
+
+/// Looks for the message that breaks the connection, if one is suspected: behind what came last, among those that were asked for.
+/// If all look well the next one is taken for it: to read that by the API does no harm.
+async fn look(source: &Source) -> Result<(), ApiError> {
+    let Source { nats, stream, .. } = source;
+    let Some(after) = nats.undeliverable().suspected(stream) else {
+        return Ok(());
+    };
+    let (mut found, mut next) = (None, after + 1);
+    for _ in 0..LOOK_MAX {
+        let Some((sequence, delivers)) = nats.delivers_at(stream, next).await? else {
+            break;
+        };
+        found = found.or(Some(sequence));
+        if !delivers {
+            found = Some(sequence);
+            tracing::warn!(%stream, sequence, "the headers of a message break its delivery (are they UTF-8?); it is read in another way");
+            break;
+        }
+        next = sequence + 1;
+    }
+    nats.undeliverable().looked(stream, found);
+    Ok(())
+}
+
+/// How many messages may be asked for before the next one that breaks the connection; `None` = none is known.
+async fn before_undeliverable(source: &Source, start: ReadFrom) -> Result<Option<u64>, ApiError> {
+    let Source { nats, stream, .. } = source;
+    let Some(bad) = nats.undeliverable().next(stream, begins_after(start)) else {
+        return Ok(None);
+    };
+    let all = count_from(source, start).await?;
+    let from_bad = count_from(source, ReadFrom::After(bad - 1)).await?;
+    Ok(Some(all.saturating_sub(from_bad)))
+}
+
+/// Messages of the filters from a start on.
+async fn count_from(source: &Source, start: ReadFrom) -> Result<u64, ApiError> {
+    let Source {
+        nats,
+        stream,
+        filters,
+        ..
+    } = source;
+    let inbox = nats.client().new_inbox();
+    let consumer = inbox.rsplit('.').next().unwrap_or("count").to_owned();
+    let (call, body) = consumer_request(stream, &consumer, filters, start);
+    let info: ConsumerInfo = nats.stream_call(stream, &call, &body).await?;
+    // The server drops it after a while anyhow; this is politeness.
+    let subject = nats.api_subject(&format!("CONSUMER.DELETE.{stream}.{consumer}"));
+    let _ = nats.client().publish(subject, bytes::Bytes::new()).await;
+    Ok(info.num_pending)
+}
+
+/// The next message, read by the API.
 async fn next_by_api(source: &Source, start: ReadFrom) -> Result<Option<StoredMessage>, ApiError> {
     let mut sequence = match start {
         ReadFrom::After(sequence) => sequence.saturating_add(1),

@@ -21,6 +21,10 @@ pub(super) struct Session {
     pub(super) pulls: Pulls,
     /// Deliveries so far.
     pub(super) delivered: u64,
+    /// Sequence of the last one, at first of the message before.
+    pub(super) last: u64,
+    /// It ended with its connection.
+    pub(super) broke: bool,
     pub(super) silence: Pin<Box<Sleep>>,
     pub(super) denied: BoxFuture<'static, String>,
 }
@@ -96,6 +100,7 @@ impl Session {
             return Taken::Broken("a delivery is missing");
         }
         self.delivered += 1;
+        self.last = delivery.stream_sequence;
         self.pulls.delivered();
         Taken::Stored(StoredMessage {
             subject: message.subject,
@@ -153,6 +158,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        let Source { nats, stream, .. } = &self.source;
+        if self.broke || self.status.borrow().reconnects != self.reconnects {
+            nats.undeliverable().broke(stream, self.last);
+        }
         // The server drops it after a while anyhow; this is politeness.
         let subject = self.source.nats.api_subject(&format!(
             "CONSUMER.DELETE.{}.{}",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidemill_core::definition::{OnError, ProjectionDefinition};
 use tidemill_core::projection::KEYLESS_TOKEN;
 use tidemill_testbed::eventually;
+use tidemill_testbed::nats_server::publish_raw;
 use tidemill_testbed::wait::within;
 use tidemill_worker_runtime::control::{self, AskError};
 
@@ -387,4 +388,31 @@ async fn parked_keys_are_found_by_whoever_takes_their_partition() {
     expect_parked(&world, 0).await;
     b.stop().await;
     c.stop().await;
+}
+
+/// Header blocks that the client can't take break the connection at their delivery: they are found, and stop nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_break_the_connection_stop_nobody() {
+    let mut world = World::start().await;
+    let definition = orders();
+    let mut dice = Dice::new(9);
+    world.publish_all(order_events(&mut dice, 500, 50)).await;
+    let bad = b"NATS/1.0\r\nce-specversion: 1.0\r\nce-id: b\r\nce-source: /b\r\nce-type: X\r\nce-subject: \xff\xfe\r\n\r\n";
+    for _ in 0..3 {
+        publish_raw(&world.server, "shop.orders.x.X", bad, b"{}")
+            .await
+            .unwrap();
+    }
+    world.publish_all(order_events(&mut dice, 50, 50)).await;
+    let _worker = world.worker("a", &definition).await;
+    world.expect_reference("around them", &definition).await;
+    // As they come, too.
+    publish_raw(&world.server, "shop.orders.x.X", bad, b"{}")
+        .await
+        .unwrap();
+    world.publish_all(order_events(&mut dice, 50, 50)).await;
+    world.expect_reference("behind the last", &definition).await;
+    world
+        .expect_counters("counters", |counters| counters.seen == 604)
+        .await;
 }
