@@ -1,6 +1,8 @@
 //! `.tidemill/dev.json`: what a running `tidemill dev` tells the other commands. They find it upwards from the current folder.
 
 use serde::{Deserialize, Serialize};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::names::ResourceId;
@@ -62,7 +64,10 @@ impl DevFile {
     pub(crate) fn write(&self, folder: &Path) -> std::io::Result<()> {
         let text = serde_json::to_string_pretty(self)?;
         let (file, new) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
-        std::fs::write(&new, text + "\n")?;
+        // The address may hold a password.
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(&new)?.write_all((text + "\n").as_bytes())?;
         std::fs::rename(new, file)
     }
 

@@ -32,6 +32,9 @@ pub(crate) struct Options {
     pub(crate) namespace: Option<String>,
     /// What a missing stream is.
     pub(crate) missing: Missing,
+    /// Files that declared resources when manifests were taken the last time. Such a file that is half written or empty now
+    /// is an error: what it declared is removed only if the file is, or holds something else.
+    pub(crate) declared_before: BTreeSet<PathBuf>,
 }
 
 /// Everything that the given files hold.
@@ -119,6 +122,12 @@ impl Manifests {
         manifests
     }
 
+    /// The files that declare resources.
+    pub(crate) fn declaring(&self) -> BTreeSet<PathBuf> {
+        let files = self.resources.iter().map(|declared| &declared.file);
+        files.cloned().collect()
+    }
+
     /// How many findings are errors.
     pub(crate) fn errors(&self) -> usize {
         self.findings
@@ -145,12 +154,13 @@ impl Manifests {
                 return;
             }
         };
+        let before = options.declared_before.contains(&file);
         // Folders hold other people's files too; they are nobody's fault.
-        if !named && !text.contains(GROUP) {
+        if !named && !before && !text.contains(GROUP) {
             return;
         }
-        let before = self.resources.len();
-        let mut unreadable = false;
+        let known = self.resources.len();
+        let (mut unreadable, mut complete) = (false, false);
         for document in yaml::read(&text) {
             let Some(root) = document.root else {
                 unreadable = true;
@@ -162,14 +172,22 @@ impl Manifests {
                 );
                 continue;
             };
+            complete |= root.get("kind").and_then(Node::as_text).is_some();
             if claims_to_be_ours(&root) {
                 self.declare(&file, root, (document.problems, document.warnings), options);
             }
         }
-        if named && !unreadable && self.resources.len() == before {
-            let message = format!(
-                "there is no Tidemill resource in this file; one begins with apiVersion: {GROUP}/{VERSION}"
-            );
+        if unreadable || self.resources.len() > known {
+            return;
+        }
+        let message = if before && !complete {
+            Some("nothing is left of the resources in this file; write them again, or remove the file to stop them".to_owned())
+        } else {
+            named.then(|| {
+                format!("there is no Tidemill resource in this file; one begins with apiVersion: {GROUP}/{VERSION}")
+            })
+        };
+        if let Some(message) = message {
             self.findings.push(Finding::of_file(
                 &file,
                 Place { line: 1, column: 1 },

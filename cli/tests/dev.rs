@@ -8,6 +8,8 @@ mod support;
 
 use dev::{CAP, Dev, STATUS, until, write_manifests};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 use support::{Shell, redact};
 use tidemill_testbed::{NatsServer, eventually};
 
@@ -298,4 +300,107 @@ async fn a_warning_says_whose_it_is() {
     dev.line("warning: Projection default/status: an event can't be folded")
         .await;
     dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_written_and_emptied_files_remove_nothing() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut dev = Dev::start(&shell, "").await;
+    dev.line("Saga default/fulfilment: ready").await;
+    let file = "manifests/fulfilment.yaml";
+    let nothing_left =
+        "manifests/fulfilment.yaml:1:1: nothing is left of the resources in this file";
+    shell.write(file, "a: [\n");
+    dev.line("manifests/fulfilment.yaml:1:4: a[0]: this is not YAML")
+        .await;
+    for text in ["", "# later\n---\n", "apiVersion: v1\n"] {
+        shell.write(file, text);
+        dev.line(nothing_left).await;
+        write_manifests(&shell);
+        dev.line("all manifests are in force").await;
+    }
+    shell.run("saga start fulfilment o-9").ok();
+    assert!(!dev.process.stdout().contains("stopped; its data stays"));
+
+    // What became something else is removed.
+    shell.write(file, "apiVersion: v1\nkind: ConfigMap\n");
+    dev.line("default/saga/fulfilment: stopped; its data stays")
+        .await;
+    dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_among_the_manifests_is_not_waited_for() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut dev = Dev::start(&shell, "").await;
+    let pipe = shell.path().join("manifests/pipe.yaml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    dev.line(
+        "manifests/pipe.yaml:1:1: the file can't be read: it is a folder, pipe, socket or device",
+    )
+    .await;
+    dev.line("what ran before goes on").await;
+    std::fs::remove_file(&pipe).unwrap();
+    dev.line("all manifests are in force").await;
+    dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_server_is_said_at_once() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut dev = Dev::start(&shell, "").await;
+    dev.line("Saga default/fulfilment: ready").await;
+    shell.run(PLACED).ok();
+    dev.line("Saga default/fulfilment: seen 1, matched 1").await;
+    let ports = std::fs::read_dir(shell.path().join("manifests/.tidemill/ports")).unwrap();
+    let names = ports.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let server = names
+        .filter_map(|name| {
+            Some(
+                name.strip_prefix("nats-server_")?
+                    .split_once('.')?
+                    .0
+                    .to_owned(),
+            )
+        })
+        .next()
+        .unwrap();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &server])
+        .status();
+    assert!(killed.unwrap().success());
+    // Well below the 10 s that a worker may take to finish what is in flight.
+    let status = dev.process.wait_exit(Duration::from_secs(6)).await.unwrap();
+    assert_eq!(status.code(), Some(1));
+    let said = dev.process.stdout() + &dev.process.stderr();
+    assert!(
+        said.contains("error: nats-server ended (signal: 9 (SIGKILL)); its log is ")
+            && said.contains(".tidemill/nats.log"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("a fault") && !said.contains("cancelled"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_are_not_shown() {
+    let server = NatsServer::start().await.unwrap();
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let address = server.url().replace("nats://", "nats://somebody:secret@");
+    let mut dev = Dev::start(&shell, &format!("--nats {address}")).await;
+    assert_eq!(dev.url, server.url());
+    dev.line("Saga default/fulfilment: ready").await;
+    // Other commands find it there; other people don't.
+    let told = shell.path().join("manifests/.tidemill/dev.json");
+    let mode = std::fs::metadata(told).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+    let said = dev.stop().await;
+    assert!(!said.contains("secret"), "{said}");
 }

@@ -73,6 +73,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
     let options = Options {
         namespace: context.given_namespace().map(str::to_owned),
         missing: Missing::Error,
+        declared_before: BTreeSet::new(),
     };
     let manifests = Manifests::load(std::slice::from_ref(folder), &options)?;
     refuse_invalid(&manifests, folder, context)?;
@@ -153,17 +154,22 @@ impl Session<'_> {
         let live = self.context.output.is_terminal() && !self.args.plain;
         let mut screen = Screen::new(&self.context.output, live);
         let mut workers = Workers::default();
-        let ended = self
-            .follow(
-                &manifests,
-                &mut watch,
-                signals,
-                server.as_mut(),
-                &mut workers,
-                &mut screen,
-            )
-            .await;
+        // Whatever else is under way waits for answers that don't come when the server has ended.
+        let ended = tokio::select! {
+            error = ended(server.as_mut()) => Err((error, true)),
+            ended = self.follow(&manifests, &mut watch, signals, &mut workers, &mut screen) => ended.map_err(|error| (error, false)),
+        };
         screen.end();
+        let ended = match ended {
+            Err((error, true)) => {
+                workers.cut_off();
+                if let Some(server) = server {
+                    server.stop().await;
+                }
+                return Err(error);
+            }
+            ended => ended.map_err(|(error, _)| error),
+        };
         if ended.is_ok() {
             screen.line("stopping: workers finish what is in flight")?;
         }
@@ -182,7 +188,6 @@ impl Session<'_> {
         manifests: &Manifests,
         watch: &mut Watch,
         signals: &CancellationToken,
-        mut server: Option<&mut Server>,
         workers: &mut Workers,
         screen: &mut Screen<'_>,
     ) -> Result<()> {
@@ -190,7 +195,8 @@ impl Session<'_> {
             .await
             .map_err(|error| CliError::new(Exit::Unreachable, error))?;
         let mut applied = self.take_over(&nats, manifests, workers, screen).await?;
-        self.first_screen(manifests, &applied, screen)?;
+        let mut declared_before = manifests.declaring();
+        self.first_screen(manifests, &applied, nats.servers(), screen)?;
         let observer = Observer::start(&nats);
         let mut invalid = Vec::new();
         let mut tick = tokio::time::interval(LOOK_INTERVAL);
@@ -198,9 +204,8 @@ impl Session<'_> {
         loop {
             tokio::select! {
                 () = signals.cancelled() => return Ok(()),
-                error = ended(server.as_deref_mut()) => return Err(error),
-                () = watch.changed() => match self.reload(&nats, workers, screen).await {
-                    Ok(now) => (applied, invalid) = (now, Vec::new()),
+                () = watch.changed() => match self.reload(&nats, &declared_before, workers, screen).await {
+                    Ok((now, declaring)) => (applied, declared_before, invalid) = (now, declaring, Vec::new()),
                     Err(findings) => invalid = findings,
                 },
                 _ = tick.tick() => {}
@@ -229,13 +234,14 @@ impl Session<'_> {
         }
     }
 
-    /// What is wrong with the changed manifests; nothing was touched then.
+    /// What is in force now and the files that declare it, or what is wrong with the changed manifests; nothing was touched then.
     async fn reload(
         &self,
         nats: &Nats,
+        declared_before: &BTreeSet<PathBuf>,
         workers: &mut Workers,
         screen: &mut Screen<'_>,
-    ) -> std::result::Result<Applied, Vec<String>> {
+    ) -> std::result::Result<(Applied, BTreeSet<PathBuf>), Vec<String>> {
         let folder = &self.args.folder;
         let goes_on = |reason: String| {
             vec![
@@ -243,7 +249,11 @@ impl Session<'_> {
                 "the manifests were not taken over; what ran before goes on".to_owned(),
             ]
         };
-        let manifests = Manifests::load(std::slice::from_ref(folder), &self.options)
+        let options = Options {
+            declared_before: declared_before.clone(),
+            ..self.options.clone()
+        };
+        let manifests = Manifests::load(std::slice::from_ref(folder), &options)
             .map_err(|error| goes_on(error.to_string()))?;
         if manifests.errors() > 0 {
             let errors = manifests
@@ -254,9 +264,9 @@ impl Session<'_> {
             lines.push("the manifests were not taken over; what ran before goes on".to_owned());
             return Err(lines);
         }
-        self.take_over(nats, &manifests, workers, screen)
-            .await
-            .map_err(|error| goes_on(error.to_string()))
+        let applied = self.take_over(nats, &manifests, workers, screen).await;
+        let applied = applied.map_err(|error| goes_on(error.to_string()))?;
+        Ok((applied, manifests.declaring()))
     }
 
     /// Makes streams and buckets, tells other commands, and lets workers run what they shall.
@@ -304,6 +314,7 @@ impl Session<'_> {
         &self,
         manifests: &Manifests,
         applied: &Applied,
+        address: &str,
         screen: &mut Screen<'_>,
     ) -> Result<()> {
         let kept = match &self.server {
@@ -313,7 +324,7 @@ impl Session<'_> {
             ),
             None => "not ours, and left as it is at the end".to_owned(),
         };
-        screen.line(&format!("NATS: {} ({kept})", self.address))?;
+        screen.line(&format!("NATS: {address} ({kept})"))?;
         screen.line(&format!(
             "{} of {}",
             count(manifests.resources.len() as u64, "resource"),

@@ -5,6 +5,7 @@ use crate::error::{CliError, Exit, Result};
 use crate::manifests::{Declared, Finding, Manifests, Missing, Options, Severity};
 use crate::output::{Text, Tone, count};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use tidemill_crds::manifest::Plan;
 
@@ -79,6 +80,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<()> {
         } else {
             Missing::Warning
         },
+        declared_before: BTreeSet::new(),
     };
     let manifests = Manifests::load(&args.files, &options)?;
     let (errors, warnings) = (manifests.errors(), manifests.warnings());

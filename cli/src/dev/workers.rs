@@ -123,6 +123,14 @@ impl Workers {
             .collect()
     }
 
+    /// Ends all without waiting: what is in flight can't be finished, and is done again at the next start.
+    pub(crate) fn cut_off(self) {
+        for worker in self.0.into_values() {
+            worker.shutdown.cancel();
+            worker.abort.abort();
+        }
+    }
+
     /// Lets all finish what is in flight, at the same time.
     pub(crate) async fn stop(self) {
         stop_all(self.0.into_values().collect()).await;
@@ -171,6 +179,8 @@ impl Worker {
                     Ok(Ok(())) if shutdown.is_cancelled() => return,
                     Ok(Ok(())) => "it ended by itself".to_owned(),
                     Ok(Err(error)) => error,
+                    // We cut it off ourselves, and said so.
+                    Err(error) if error.is_cancelled() => return,
                     Err(error) => format!("a fault in the worker: {error}"),
                 };
                 tracing::error!(%resource, error = ended, "the worker has ended");

@@ -95,13 +95,23 @@ pub(crate) fn read_all(files: Vec<(PathBuf, bool)>) -> Vec<Source> {
                 text: text_of(std::io::stdin().lock()),
             };
         }
-        let text = match std::fs::File::open(&file) {
+        let text = match opened(&file, named) {
             Ok(opened) => text_of(opened),
             Err(error) => Err(format!("the file can't be read: {error}")),
         };
         Source { file, named, text }
     };
     files.into_iter().map(read).collect()
+}
+
+/// Whoever names a pipe means it (`lint <(helm template …)`); one that lies in a folder could be waited for without end.
+fn opened(file: &Path, named: bool) -> std::io::Result<std::fs::File> {
+    if !named && !std::fs::metadata(file)?.is_file() {
+        return Err(std::io::Error::other(
+            "it is a folder, pipe, socket or device; remove it, or give it another name",
+        ));
+    }
+    std::fs::File::open(file)
 }
 
 fn text_of(reader: impl std::io::Read) -> std::result::Result<String, String> {

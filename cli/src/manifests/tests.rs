@@ -10,6 +10,7 @@ fn load(texts: &[&str]) -> Manifests {
     let options = Options {
         namespace: None,
         missing: Missing::Error,
+        declared_before: BTreeSet::new(),
     };
     let sources = texts.iter().enumerate().map(|(index, text)| Source {
         file: PathBuf::from(format!("{index}.yaml")),
@@ -65,6 +66,7 @@ fn a_namespace_is_given_to_those_that_name_none() {
     let options = Options {
         namespace: Some("shop".to_owned()),
         missing: Missing::Error,
+        declared_before: BTreeSet::new(),
     };
     let own = STREAM.replace("name: orders", "name: orders\n  namespace: own");
     let source = |text: &str| Source {
