@@ -147,7 +147,11 @@ fn parse(payload: &[u8]) -> Result<Value, (&'static str, String)> {
         ));
     }
     if payload.is_empty() {
-        return Ok(Value::Null);
+        // A request without a key is for every key: nobody means that by sending nothing.
+        return Err((
+            "NotJson",
+            "a request has a JSON body, `{}` at least".to_owned(),
+        ));
     }
     serde_json::from_slice(payload).map_err(|error| ("NotJson", error.to_string()))
 }
@@ -186,11 +190,7 @@ pub async fn ask(
     within: Duration,
 ) -> Result<Value, AskError> {
     let subject = resource.control_subject(nats.root(), verb);
-    let payload = if body.is_null() {
-        Bytes::new()
-    } else {
-        Bytes::from(body.to_string())
-    };
+    let payload = Bytes::from(body.to_string());
     let request = async_nats::Request::new()
         .payload(payload)
         .timeout(Some(within));

@@ -227,11 +227,14 @@ async fn requests_reach_the_owner_or_any_pod() {
             json!({ "pod": pod })
         );
     }
-    let refused = ask("list", json!(null)).await.unwrap_err();
+    let refused = ask("list", json!({})).await.unwrap_err();
     assert_eq!(refused.to_string(), "try tomorrow (NotToday)");
     let subject = resource().control_subject("_tm", "list");
-    let broken = client.client().request(subject, "{".into()).await.unwrap();
-    assert!(String::from_utf8_lossy(&broken.payload).contains("\"NotJson\""));
+    for body in ["{", ""] {
+        let broken = client.client().request(subject.clone(), body.into()).await;
+        let broken = String::from_utf8_lossy(&broken.unwrap().payload).into_owned();
+        assert!(broken.contains("\"NotJson\""), "{broken}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
