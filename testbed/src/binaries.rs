@@ -55,6 +55,24 @@ pub fn tidemill() -> Result<PathBuf, ProgramError> {
     program("tidemill-cli", "tidemill")
 }
 
+/// A Python that has nats-py: named in `PYTHON` (`make test` does), else where `make tools` put it.
+///
+/// # Errors
+/// When there is neither.
+pub fn python() -> Result<PathBuf, ProgramError> {
+    if let Some(named) = std::env::var_os("PYTHON").filter(|value| !value.is_empty()) {
+        return Ok(named.into());
+    }
+    let known = std::fs::read_to_string(workspace_root().join(".tools/python.path"));
+    known
+        .map(|path| PathBuf::from(path.trim()))
+        .map_err(|_| ProgramError {
+            name: "python".to_owned(),
+            package: "nats-py".to_owned(),
+            reason: "run `make tools`, or name one in PYTHON".to_owned(),
+        })
+}
+
 /// Root folder of the workspace.
 #[must_use]
 pub fn workspace_root() -> &'static Path {

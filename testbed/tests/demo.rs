@@ -2,31 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use tidemill_testbed::binaries::{program, tidemill, workspace_root};
+use tidemill_testbed::binaries::{program, python, tidemill, workspace_root};
 use tidemill_testbed::{Process, nats_server};
 
 /// The demo gives up by itself after five minutes.
 const CAP: Duration = Duration::from_secs(400);
-
-/// A Python that has nats-py: named in `PYTHON` (`make test` does), else where `make tools` put it.
-fn python() -> PathBuf {
-    let known =
-        || std::fs::read_to_string(workspace_root().join(".tools/python.path")).map(PathBuf::from);
-    match std::env::var_os("PYTHON").filter(|value| !value.is_empty()) {
-        Some(named) => named.into(),
-        None => known().expect("no Python with nats-py: run `make tools`, or name one in PYTHON"),
-    }
-}
 
 #[tokio::test]
 async fn the_demo_ends_well_and_leaves_nothing_running() {
     let programs = tidemill().unwrap().parent().unwrap().to_owned();
     program("inventory", "inventory").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let mut demo = Process::builder(python())
+    let mut demo = Process::builder(python().unwrap())
         .name("demo")
         .arg(workspace_root().join("scripts/demo.py"))
         .arg("--programs")
