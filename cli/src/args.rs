@@ -47,7 +47,8 @@ pub(crate) struct Global {
         global = true,
         env = "TIDEMILL_NATS",
         hide_env_values = true,
-        value_name = "URL"
+        value_name = "URL",
+        value_parser = addresses
     )]
     pub(crate) nats: Option<String>,
     /// File with NATS credentials (.creds, or user and password)
@@ -69,6 +70,14 @@ pub(crate) struct Global {
         value_name = "NAME"
     )]
     pub(crate) namespace: Option<String>,
+}
+
+/// The client would take an empty address for one of its own machine.
+fn addresses(text: &str) -> Result<String, String> {
+    if text.split(',').any(|address| address.trim().is_empty()) {
+        return Err("an address is empty; write nats://HOST:4222".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// The commands.

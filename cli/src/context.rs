@@ -107,13 +107,18 @@ impl Context {
     }
 }
 
-fn connect_error(error: &ConnectError, origin: &Origin) -> CliError {
+/// Why there is no connection, as an error of the command line.
+pub(crate) fn not_connected(error: &ConnectError) -> CliError {
     let exit = match error {
         ConnectError::Settings(_) | ConnectError::Credentials { .. } => Exit::Usage,
         ConnectError::Unreachable { .. } | ConnectError::Tls { .. } => Exit::Unreachable,
         ConnectError::Refused { .. } => Exit::Refused,
     };
-    let failed = CliError::new(exit, error);
+    CliError::new(exit, error)
+}
+
+fn connect_error(error: &ConnectError, origin: &Origin) -> CliError {
+    let failed = not_connected(error);
     match (origin, error) {
         (Origin::DevFile(file), ConnectError::Unreachable { .. }) => failed.remedy(format!(
             "the address is from {}: does `tidemill dev` still run?",

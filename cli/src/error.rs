@@ -6,6 +6,8 @@ use std::process::ExitCode;
 /// Exit codes; part of the interface, listed in `tidemill --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
+    /// Nobody reads any more what it writes, which is no failure.
+    Unread = 0,
     /// It failed, or what was looked at is invalid.
     Failed = 1,
     /// The command line is wrong.

@@ -9,6 +9,9 @@ use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
 
+/// Longest id or key in a table, in characters.
+const ID_CHARACTERS: usize = 60;
+
 /// How results are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -61,6 +64,22 @@ impl<T: ToString> From<T> for Text {
 }
 
 impl Text {
+    /// Somebody's id or key, cut where it would widen the table for all others.
+    pub(crate) fn id(id: &str) -> Self {
+        match id.char_indices().nth(ID_CHARACTERS) {
+            Some((end, _)) => format!("{}…", id.get(..end).unwrap_or_default()).into(),
+            None => id.into(),
+        }
+    }
+
+    /// The same, less important.
+    pub(crate) fn faint(self) -> Self {
+        Text {
+            tone: Some(Tone::Faint),
+            ..self
+        }
+    }
+
     /// Text with a tone.
     pub(crate) fn toned(text: impl ToString, tone: Tone) -> Self {
         Text {
@@ -192,7 +211,7 @@ impl Output {
             .and_then(|()| stdout.write_all(end.as_bytes()))
             .and_then(|()| stdout.flush());
         written.map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => CliError::said(Exit::Failed),
+            ErrorKind::BrokenPipe => CliError::said(Exit::Unread),
             _ => CliError::failed(format!(
                 "standard output can't be written: {}",
                 chain(&error)
@@ -259,6 +278,13 @@ mod tests {
         assert_eq!(short_duration(120_000), "2m");
         assert_eq!(short_duration(172_800_000), "2d");
         assert_eq!(precise_duration(1_250), "1.2 s");
+    }
+
+    #[test]
+    fn long_ids_are_cut() {
+        let fits = "ä".repeat(60);
+        assert_eq!(Text::id(&fits), Text::from(&fits));
+        assert_eq!(Text::id(&(fits.clone() + "b")), Text::from(fits + "…"));
     }
 
     #[test]

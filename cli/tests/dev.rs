@@ -109,7 +109,7 @@ async fn changed_manifests_are_taken_over_and_wrong_ones_are_not() {
         "manifests/status.yaml",
         &STATUS.replace("=event.data.total", "=evnt.data.total"),
     );
-    dev.line("manifests/status.yaml:9:28: spec.handlers[0].set.total: `evnt` isn't declared")
+    dev.line("manifests/status.yaml:9:28: Projection default/status: spec.handlers[0].set.total: `evnt` isn't declared")
         .await;
     dev.line("what ran before goes on").await;
     shell
@@ -212,6 +212,23 @@ async fn another_server_is_used_and_left_running() {
         .run("query status o-1 -o json")
         .ok();
     assert_eq!(ran.json()["state"], "placed");
+    // Without a worker nothing is claimed of what came since.
+    let shell = Shell::on(&server.url());
+    shell.run(&PLACED.replace("--id 1", "--id 2")).ok();
+    for line in ["query status", "query status o-2"] {
+        let ran = shell.run(line);
+        assert!(
+            (ran.stdout + &ran.stderr).contains("no worker answers; as last counted: seen 1, "),
+            "{line}"
+        );
+    }
+    let ran = shell.run("projection list").ok();
+    assert!(
+        ran.stdout
+            .contains("the figures are those of the last worker"),
+        "{}",
+        ran.seen()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,6 +281,8 @@ fn what_is_wrong_from_the_start_is_one_clear_line() {
         "dev broken",
         "dev manifests --fresh --nats nats://127.0.0.1:1",
         "dev manifests --nats nats://127.0.0.1:1",
+        "dev manifests --nats http://127.0.0.1:1",
+        "saga list --nats ''",
     ] {
         seen.push_str(&shell.run(line).seen());
     }

@@ -173,6 +173,21 @@ fn every_manifest_in_the_documentation_is_linted() {
     }
 }
 
+#[test]
+fn nobody_reading_on_is_no_failure_but_errors_are() {
+    let shell = Shell::new();
+    shell.write("good.yaml", STREAM);
+    shell.write("bad.yaml", &STREAM.replace("spec:", "spek:"));
+    for (file, code) in [("good.yaml", 0), ("bad.yaml", 1)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = shell.command(&format!("lint {file}"));
+        let ran = command.stdout(writer).output().unwrap();
+        assert_eq!(ran.status.code(), Some(code), "{file}");
+        assert_eq!(String::from_utf8(ran.stderr).unwrap(), "", "{file}");
+    }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()

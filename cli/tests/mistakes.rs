@@ -31,12 +31,17 @@ const MISTAKES: &[(&str, &str)] = &[
     ("maxAttempts: 2", "maxAttempts: two"),
     ("maxAttempts: 2", "maxAttempts: -1"),
     ("bookings: 1\n", "bookings: one\n"),
+    ("bookings: 1\n", "bookings: 1e400\n"),
     ("http://127.0.0.1:7191/charges", "127.0.0.1:7191/charges"),
     (
         "    - name: key\n",
         "    - name: key\n      after: charge\n",
     ),
     ("metadata: {name: book}", "metadata: {name: Book_It}"),
+    (
+        "metadata: {name: book}",
+        "metadata:\n  labels: {a: b}\n  name: Book_It",
+    ),
     ("kind: EventStream", "kind: EventStrem"),
     ("tidemill.dev/v1alpha1", "tidemill.dev/v1"),
     // Expressions.

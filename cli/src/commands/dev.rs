@@ -1,7 +1,7 @@
 //! `tidemill dev`.
 
 use crate::commands::lint;
-use crate::context::Context;
+use crate::context::{Context, not_connected};
 use crate::dev::apply::{Applied, apply};
 use crate::dev::folder::StateFolder;
 use crate::dev::log::Recent;
@@ -12,7 +12,7 @@ use crate::dev::server::Server;
 use crate::dev::watch::Watch;
 use crate::dev::workers::Workers;
 use crate::dev_file::DevFile;
-use crate::error::{CliError, Exit, Result};
+use crate::error::{CliError, Result};
 use crate::manifests::{Manifests, Missing, Options, Severity};
 use crate::output::count;
 use std::collections::BTreeSet;
@@ -193,7 +193,7 @@ impl Session<'_> {
     ) -> Result<()> {
         let nats = Nats::connect(&self.connection, "tidemill dev")
             .await
-            .map_err(|error| CliError::new(Exit::Unreachable, error))?;
+            .map_err(|error| not_connected(&error))?;
         let mut applied = self.take_over(&nats, manifests, workers, screen).await?;
         let mut declared_before = manifests.declaring();
         self.first_screen(manifests, &applied, nats.servers(), screen)?;

@@ -16,7 +16,7 @@ Examples:
   tidemill lint orders.yaml payments.yaml -o json
   helm template my-chart | tidemill lint -
 
-Files are read as kubectl reads them. Every error is one line, file:line:column: field: what is wrong; what would do. \
+Files are read as kubectl reads them. Every error is one line, file:line:column: resource: field: what is wrong; what would do. \
 Exit code 1 when there is an error; with --strict, when there is a warning.";
 
 /// Arguments.
@@ -85,8 +85,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<()> {
     let manifests = Manifests::load(&args.files, &options)?;
     let (errors, warnings) = (manifests.errors(), manifests.warnings());
     let refused = errors > 0 || (args.strict && warnings > 0);
-    if context.for_people() {
-        for_people(&manifests, refused, context)?;
+    let written = if context.for_people() {
+        for_people(&manifests, refused, context)
     } else {
         let of = |severity: Severity| {
             manifests
@@ -99,7 +99,14 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<()> {
             resources: manifests.resources.iter().map(Resource::from).collect(),
             errors: of(Severity::Error).collect(),
             warnings: of(Severity::Warning).collect(),
-        })?;
+        })
+    };
+    match written {
+        // `lint … | head` is no reason to let errors pass.
+        Err(error) if refused && error.exit() == Exit::Unread => {
+            return Err(CliError::said(Exit::Failed));
+        }
+        written => written?,
     }
     if manifests.resources.is_empty() && errors == 0 {
         return Err(nothing(&args.files));

@@ -152,7 +152,10 @@ async fn list(nats: &Nats, context: &Context) -> Result<()> {
     let rows = all.iter().map(|listed| {
         let status = &listed.status;
         let (state, note) = match (&status.stopped, &status.building) {
-            _ if !listed.running => (Text::toned("no worker", Tone::Attention), String::new()),
+            _ if !listed.running => (
+                Text::toned("no worker", Tone::Attention),
+                "the figures are those of the last worker; events may have come since".to_owned(),
+            ),
             (Some(stopped), _) => (
                 Text::toned(&stopped.reason, Tone::Bad),
                 stopped.message.clone(),
@@ -193,21 +196,30 @@ async fn list(nats: &Nats, context: &Context) -> Result<()> {
         .table(&heads, rows.collect(), "there is no Projection")
 }
 
+/// What the worker says of itself; nothing if none answers.
+pub(crate) async fn status(
+    nats: &Nats,
+    projection: &ResourceId,
+) -> Result<Option<ProjectionStatus>> {
+    let nothing = json!({});
+    let asked = ask::request(
+        nats,
+        projection,
+        projection_verb::STATUS,
+        &nothing,
+        STATUS_MAX,
+    );
+    match asked.await {
+        Ok(status) => Ok(Some(status)),
+        Err(error) if error.exit() == Exit::Unreachable => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What the worker says; without one, what it has counted.
 async fn listed(nats: &Nats, projection: ResourceId) -> Result<Listed> {
-    let asked: Result<ProjectionStatus> = ask::request(
-        nats,
-        &projection,
-        projection_verb::STATUS,
-        &json!({}),
-        STATUS_MAX,
-    )
-    .await;
-    let (running, status) = match asked {
-        Ok(status) => (true, status),
-        Err(error) if error.exit() == Exit::Unreachable => (false, ProjectionStatus::default()),
-        Err(error) => return Err(error),
-    };
+    let status = status(nats, &projection).await?;
+    let (running, status) = (status.is_some(), status.unwrap_or_default());
     let mut listed = Listed {
         lag: status.sources.values().map(|source| source.lag).sum(),
         namespace: projection.namespace.clone(),

@@ -1,9 +1,10 @@
 //! `tidemill query`.
 
 use crate::catalog;
+use crate::commands::projection;
 use crate::context::Context;
 use crate::error::{CliError, Exit, Result, chain};
-use crate::figures;
+use crate::figures::{self, Figures};
 use crate::output::{Format, Text, Tone, grouped};
 use std::collections::{BTreeMap, BTreeSet};
 use tidemill_core::json::{Object, Value};
@@ -101,7 +102,8 @@ impl Rows<'_> {
             None => None,
         };
         let Some(entry) = entry.filter(|entry| !entry.deleted) else {
-            let seen = figures::read(self.nats, self.projection).await?.line();
+            let figures = figures::read(self.nats, self.projection).await?;
+            let seen = self.counted(&figures).await;
             return Err(
                 CliError::not_found(format!("{} has no row `{key}`", self.projection)).remedy(seen),
             );
@@ -159,10 +161,19 @@ impl Rows<'_> {
         };
         self.context
             .output
-            .line(format!("{building}{}", figures.line()))?;
+            .line(format!("{building}{}", self.counted(&figures).await))?;
         figures
             .hint()
             .map_or(Ok(()), |hint| self.context.output.line(hint))
+    }
+
+    /// Figures in one line, which says so where they may be old.
+    async fn counted(&self, figures: &Figures) -> String {
+        match projection::status(self.nats, self.projection).await {
+            Ok(Some(_)) => figures.line(),
+            // Whoever may only read rows gets no answer either.
+            Ok(None) | Err(_) => format!("no worker answers; as last counted: {}", figures.line()),
+        }
     }
 
     /// By key, since a row that changes while we read comes twice.
@@ -235,7 +246,7 @@ impl Rows<'_> {
         if columns.len() > COLUMNS_MAX {
             let rows = rows
                 .into_iter()
-                .map(|(key, row)| vec![key.into(), row.to_json().into()]);
+                .map(|(key, row)| vec![Text::id(&key), row.to_json().into()]);
             return self
                 .context
                 .output
@@ -245,7 +256,7 @@ impl Rows<'_> {
         let mut heads = vec!["key".to_owned()];
         heads.extend(columns.iter().cloned());
         let rows = rows.into_iter().map(|(key, row)| {
-            let mut cells: Vec<Text> = vec![key.into()];
+            let mut cells: Vec<Text> = vec![Text::id(&key)];
             cells.extend(columns.iter().map(|column| match row.get(column) {
                 Some(value) => shorten(&plain(value)).into(),
                 None => Text::toned("", Tone::Faint),

@@ -16,7 +16,7 @@ pub(crate) enum Severity {
     Warning,
 }
 
-/// Something found. Shown as `file:line:column: field path: what is wrong; what would do`.
+/// Something found. Shown as `file:line:column: resource: field path: what is wrong; what would do`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) severity: Severity,
@@ -60,6 +60,10 @@ impl fmt::Display for Finding {
         )?;
         if self.severity == Severity::Warning {
             f.write_str("warning: ")?;
+        }
+        // One without a name is told by its line only.
+        if let Some(resource) = self.resource.as_ref().filter(|shown| !shown.ends_with('/')) {
+            write!(f, "{resource}: ")?;
         }
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;

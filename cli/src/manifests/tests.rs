@@ -50,7 +50,7 @@ fn a_stream_with_an_error_is_the_only_thing_that_is_said_to_be_wrong() {
     let found = shown(&manifests);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(
-        found[0].starts_with("1.yaml:7:3: spec.storage: "),
+        found[0].starts_with("1.yaml:7:3: EventStream default/orders: spec.storage: "),
         "{found:?}"
     );
     assert!(

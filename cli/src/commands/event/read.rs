@@ -330,8 +330,8 @@ impl Shown {
                 let data = shorten(&event.data);
                 row.extend([
                     event.event_type.as_str().into(),
-                    event.entity().into(),
-                    Text::toned(&event.id, Tone::Faint),
+                    Text::id(event.entity()),
+                    Text::id(&event.id).faint(),
                     data.into(),
                 ]);
             }

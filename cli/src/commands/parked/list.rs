@@ -86,7 +86,7 @@ pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()
         vec![
             one.kind.as_str().into(),
             format!("{}/{}", one.namespace, one.name).into(),
-            one.key.as_str().into(),
+            Text::id(&one.key),
             Text::toned(&one.reason, Tone::Bad),
             // Nothing waits behind an instance.
             match one.waiting {

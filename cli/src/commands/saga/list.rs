@@ -164,7 +164,7 @@ async fn instances(args: &Args, saga: &ResourceId, nats: &Nats, context: &Contex
             ..
         } = summary;
         vec![
-            id.into(),
+            Text::id(&id),
             state_text(state),
             step.unwrap_or_default().into(),
             reason.unwrap_or_default().into(),

@@ -18,6 +18,8 @@ pub(super) fn cure(text: &str, kubectl: &Reading, other: &Reading) -> String {
         let form = match reading {
             Reading::Bool(value) => value.to_string(),
             Reading::Int(value) => value.to_string(),
+            // What is too large for a number can be meant as text only.
+            Reading::Float(value) if !value.is_finite() => continue,
             Reading::Float(value) => value.to_string(),
             Reading::Null | Reading::Special | Reading::Text => continue,
         };
