@@ -1,7 +1,9 @@
 //! A saga under load while the server and its workers die, freeze, come and go: every instance ends as it must, every
 //! event of an outcome is there once, and the figures are exact.
 
+use async_nats::jetstream::stream::Config;
 use futures::future::join;
+use std::time::Duration;
 use tidemill_nats::Publisher;
 use tidemill_testbed::fulfilment::{
     CAP, by_number, check, completed, definition, order, participants, place,
@@ -119,4 +121,70 @@ async fn events_that_a_killed_worker_had_under_way_are_counted_once() {
         }
     })
     .await;
+}
+
+/// What the server's own memory of message ids doesn't hold any more is held by the stream itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_is_published_once_long_after_the_duplicate_window() {
+    const WINDOW: Duration = Duration::from_millis(200);
+    let lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let jetstream = async_nats::jetstream::new(lab.server.client().await.expect("a client"));
+    let config = async |stream: &str| {
+        let stream = jetstream.get_stream(stream).await.expect("the stream");
+        stream.cached_info().config.clone()
+    };
+    let short = Config {
+        duplicate_window: WINDOW,
+        ..config("shop_orders").await
+    };
+    jetstream
+        .update_stream(&short)
+        .await
+        .expect("a short window");
+    let log = config("shop_fulfilment_log").await;
+    // All kinds of inputs but `p`: that an event is stored can't be said in the log.
+    let without_p = Config {
+        subjects: ["s", "r.>", "x.>", "t.>", "c", "d"]
+            .iter()
+            .map(|kind| format!("_tm.log.shop.fulfilment.*.*.{kind}"))
+            .collect(),
+        ..log.clone()
+    };
+    jetstream
+        .update_stream(&without_p)
+        .await
+        .expect("a log without p");
+    let participants = participants(&lab, by_number).await;
+    let mut sleeps = lab.worker("a").expect("a worker");
+    place(&lab, 0..29).await;
+    // 27 of the 29 start an instance.
+    let last = eventually("every outcome stored", CAP, || async {
+        let events = lab.events().await?;
+        match events.last() {
+            Some(last) if events.len() == 29 + 27 => Ok(last.clone()),
+            _ => Err(anyhow::anyhow!("{} events", events.len())),
+        }
+    })
+    .await;
+    let none = lab.messages(
+        "shop_fulfilment_log",
+        vec!["_tm.log.shop.fulfilment.*.*.p.>".into()],
+    );
+    assert!(none.await.expect("the log").is_empty());
+    sleeps.kill9();
+    jetstream.update_stream(&log).await.expect("the whole log");
+    let headers = last.headers.expect("headers");
+    let mut probe = order(29);
+    probe.message_id = headers.get("Nats-Msg-Id").map(|id| id.as_str().to_owned());
+    assert!(probe.message_id.is_some());
+    let publisher = Publisher::new(&lab.nats, 1);
+    eventually("the id of the last outcome is forgotten", CAP, || async {
+        match publisher.publish(probe.clone()).await.await {
+            Ok(acked) if !acked.duplicate => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let _wakes = lab.worker("b").expect("a worker");
+    check(&lab, &participants, 30).await;
 }
