@@ -4,17 +4,14 @@
 //! [`plant_everywhere`] for a whole process. Without the feature nothing of this is compiled in: [`planted`] is the
 //! constant `false`.
 //!
-//! Those of the machines are caught by the test of their law. Of the laws that only a worker can break, some have a bug here,
-//! caught by the worker's own tests on a real server (`workers/projection/tests/projection/planted.rs`). For the others stand
-//! tests that kill, freeze and set back what runs, without a bug to be caught:
-//! - claims, epochs, heartbeats, a stalled owner that comes back: `workers/runtime/tests/pods.rs`, `testbed/tests/saga_faults.rs`;
-//! - a publish is looked for before it is made again, an append that wasn't acknowledged, triggers that count once, effects
-//!   only after the log was read: `testbed/tests/saga_faults.rs`, `testbed/tests/saga_worker.rs`;
-//! - the checkpoint after the rows' acknowledgement, guarded puts, parked events before the checkpoint that passes them:
-//!   `workers/projection/tests/projection/folding.rs` and `parking.rs`.
+//! Those of the machines are caught by the test of their law ([`plant`]). All others are caught by tests that are there anyway,
+//! run again as processes of their own in which the bug is (`each_is_caught` of `testbed/src/planted.rs`): of the projection worker, of who owns what, and
+//! of the saga worker on a real server, of the compiler of resources by its table of complaints.
 //!
-//! Adding one: a variant below (its words say the law that it breaks), `if planted(Bug::…)` in the code, and the test
-//! that catches it in `core/tests/laws/planted.rs`, which fails if one is missing.
+//! Adding one: a variant below (its words say the law that it breaks), its place in one of the lists of [`Bug`] unless it is of
+//! a machine, `if planted(Bug::…)` in the code, and a line for the test that catches it in `core/tests/laws/planted.rs`,
+//! `workers/projection/tests/projection/planted.rs`, `workers/runtime/tests/pods.rs`, `testbed/tests/planted_worker.rs` or
+//! `crds/tests/compile.rs`. Each fails if one is missing.
 
 macro_rules! bugs {
     ($($(#[$words:meta])* $name:ident,)+) => {
@@ -28,9 +25,6 @@ macro_rules! bugs {
         impl Bug {
             /// Every bug.
             pub const ALL: &[Bug] = &[$(Bug::$name,)+];
-
-            /// Those of a worker, outside of the machines.
-            pub const OF_WORKERS: &[Bug] = &[Bug::StartResolvedAgain, Bug::ParkedNotLoaded];
 
             /// The bug of a name.
             pub fn named(name: &str) -> Option<Bug> {
@@ -273,6 +267,85 @@ bugs! {
     StartResolvedAgain,
     /// Whoever takes a partition over loads what is parked there.
     ParkedNotLoaded,
+
+    // Who owns what.
+    /// Nothing is owned without a claim of this life.
+    OwnedWithoutClaim,
+    /// Nothing is claimed that a live pod shall have.
+    OthersTakenForDead,
+
+    // The saga worker, around its machine.
+    /// A start is stored only where there is none.
+    StartUnguarded,
+    /// A publish whose acknowledgement was lost, or another's, is found again.
+    PublishedAgain,
+    /// Effects are run when the log is folded, of what is unfinished by then.
+    EffectsWhileFolding,
+    /// Whoever takes over sends again what is in flight.
+    NothingSentAgain,
+    /// A log that ends before what was folded is a reset.
+    LogResetUnseen,
+    /// A trigger stream that ends before what was dealt with is a reset.
+    TriggerResetUnseen,
+    /// A trigger's position never passes a start that isn't stored.
+    TriggerAhead,
+    /// A newer summary is never lost to an older one.
+    OlderSummaryStays,
+
+    // The compiler of resources.
+    /// An output that may not be there is read behind a guard.
+    OutputUnguarded,
+    /// Behind a pivot nothing has a compensation.
+    CompensatedBehindPivot,
+    /// A step follows steps above it only.
+    AfterStepBelow,
+    /// With several sources no row is deleted.
+    DeletedWithSources,
+    /// With several sources a column is of one stream.
+    ColumnOfTwoStreams,
+    /// With several sources a column is read by its own stream only.
+    ForeignColumnRead,
+}
+
+impl Bug {
+    /// Those of the projection worker, outside of the machine.
+    pub const OF_PROJECTIONS: &[Bug] = &[Bug::StartResolvedAgain, Bug::ParkedNotLoaded];
+
+    /// Those of who owns which partition.
+    pub const OF_OWNERSHIP: &[Bug] = &[Bug::OwnedWithoutClaim, Bug::OthersTakenForDead];
+
+    /// Those of the saga worker, outside of the machine.
+    pub const OF_SAGAS: &[Bug] = &[
+        Bug::StartUnguarded,
+        Bug::PublishedAgain,
+        Bug::EffectsWhileFolding,
+        Bug::NothingSentAgain,
+        Bug::LogResetUnseen,
+        Bug::TriggerResetUnseen,
+        Bug::TriggerAhead,
+        Bug::OlderSummaryStays,
+    ];
+
+    /// Those of the compiler of resources.
+    pub const OF_COMPILER: &[Bug] = &[
+        Bug::OutputUnguarded,
+        Bug::CompensatedBehindPivot,
+        Bug::AfterStepBelow,
+        Bug::DeletedWithSources,
+        Bug::ColumnOfTwoStreams,
+        Bug::ForeignColumnRead,
+    ];
+
+    /// Whether it is one of the machines.
+    pub fn is_of_machines(self) -> bool {
+        let others = [
+            Bug::OF_PROJECTIONS,
+            Bug::OF_OWNERSHIP,
+            Bug::OF_SAGAS,
+            Bug::OF_COMPILER,
+        ];
+        !others.iter().any(|bugs| bugs.contains(&self))
+    }
 }
 
 #[cfg(feature = "planted-bugs")]

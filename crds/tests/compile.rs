@@ -8,6 +8,8 @@ use tidemill_crds::manifest;
 
 /// Everything that is said of a snippet, as people read it.
 fn said(kind: ResourceKind, snippet: &str) -> String {
+    #[cfg(feature = "planted-bugs")]
+    assert_eq!(tidemill_testbed::planted::plant_as_told(), Ok(()));
     let report = manifest::lint(&document(kind, snippet));
     assert_eq!(
         report.plan.is_some(),
@@ -190,4 +192,20 @@ fn sagas() {
             "steps: [{name: a, request: {subject: x, data: \"='=literal'\"}}]",
         ]
     );
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn each_planted_bug_of_the_compiler_is_caught() {
+    use tidemill_core::planted::Bug;
+    use tidemill_testbed::planted::each_is_caught;
+    let caught = [
+        (Bug::OutputUnguarded, "sagas"),
+        (Bug::CompensatedBehindPivot, "sagas"),
+        (Bug::AfterStepBelow, "sagas"),
+        (Bug::DeletedWithSources, "projections"),
+        (Bug::ColumnOfTwoStreams, "projections"),
+        (Bug::ForeignColumnRead, "projections"),
+    ];
+    each_is_caught(&caught, Bug::OF_COMPILER).unwrap();
 }

@@ -15,6 +15,9 @@ pub struct ProgramError {
     reason: String,
 }
 
+/// The worker that may have a bug planted; of a feature of its package.
+const PLANTED: &str = "tidemill-worker-planted";
+
 /// Path of the program `name` of workspace package `package`, built in the profile of the running test.
 ///
 /// With `TIDEMILL_BIN_DIR` set (`make test` sets it after building everything) it is taken from there as it is. Otherwise cargo is asked
@@ -44,6 +47,11 @@ pub fn program(package: &str, name: &str) -> Result<PathBuf, ProgramError> {
 /// # Errors
 /// As [`program`].
 pub fn worker() -> Result<PathBuf, ProgramError> {
+    // Also where no bug is planted: the same program then passes.
+    #[cfg(feature = "planted-bugs")]
+    if std::env::var_os(crate::planted::VARIABLE).is_some() {
+        return program("tidemill-worker", PLANTED);
+    }
     program("tidemill-worker", "tidemill-worker")
 }
 
@@ -130,6 +138,9 @@ fn build(package: &str, name: &str, profile_folder: &Path) -> Result<(), String>
         .current_dir(workspace_root())
         .args(["build", "--quiet", "--locked", "-p", package, "--bin", name]);
     command.arg("--target-dir").arg(target);
+    if name == PLANTED {
+        command.args(["--features", "planted-bugs"]);
+    }
     if profile_folder.ends_with("release") {
         command.arg("--release");
     }

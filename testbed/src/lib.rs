@@ -17,6 +17,8 @@ pub mod http;
 pub mod lab;
 pub mod nats_server;
 pub mod participants;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod ports;
 pub mod process;
 pub mod simulation;

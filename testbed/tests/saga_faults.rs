@@ -6,7 +6,7 @@ use futures::future::join;
 use std::time::Duration;
 use tidemill_nats::Publisher;
 use tidemill_testbed::fulfilment::{
-    CAP, by_number, check, completed, definition, order, participants, place,
+    CAP, by_number, check, completed, definition, number, order, participants, place,
 };
 use tidemill_testbed::{Lab, eventually};
 
@@ -107,6 +107,13 @@ async fn events_that_a_killed_worker_had_under_way_are_counted_once() {
         .expect("a log as it was");
     let _worker = lab.worker("b").expect("a worker");
     check(&lab, &participants, 20).await;
+    // Of what was finished before, whoever folds the log later asks nobody again.
+    participants.ledger(|ledger| {
+        let asked = ledger.asked.iter().filter(|(id, _)| number(id) == 0);
+        for (command, asked) in asked {
+            assert_eq!(*asked, 1, "{command}");
+        }
+    });
     // The same event once more is not the same instance once more.
     let mut again = order(5);
     again.message_id = None;

@@ -23,7 +23,11 @@ use tidemill_worker_runtime::{Health, Metrics, WorkerContext};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-const CAP: Duration = Duration::from_secs(60);
+const CAP: Duration = match cfg!(feature = "planted-bugs") {
+    // With a bug planted, most waits are in vain.
+    true => Duration::from_secs(12),
+    false => Duration::from_secs(60),
+};
 const PARTITIONS: u16 = 64;
 
 fn resource() -> ResourceId {
@@ -31,6 +35,8 @@ fn resource() -> ResourceId {
 }
 
 async fn server() -> NatsServer {
+    #[cfg(feature = "planted-bugs")]
+    tidemill_testbed::planted::plant_as_told().unwrap();
     let server = NatsServer::start().await.unwrap();
     let nats = connect(&server).await;
     for plan in StreamPlan::shared_buckets("abc") {
@@ -260,4 +266,22 @@ async fn counters_are_written_behind_and_survive_an_outage() {
     server.restart().await.unwrap();
     written(3, json!({ "started": 2 })).await;
     written(4, json!({ "started": 1 })).await;
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn each_planted_bug_of_who_owns_what_is_caught() {
+    use tidemill_core::planted::Bug;
+    use tidemill_testbed::planted::each_is_caught;
+    let caught = [
+        (
+            Bug::OwnedWithoutClaim,
+            "a_restarted_pod_takes_over_from_its_earlier_self_at_once",
+        ),
+        (
+            Bug::OthersTakenForDead,
+            "partitions_spread_and_go_over_when_a_pod_dies_or_leaves",
+        ),
+    ];
+    each_is_caught(&caught, Bug::OF_OWNERSHIP).unwrap();
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemill_core::envelope::Encoded;
 use tidemill_core::names::LogKind;
+use tidemill_core::planted::{Bug, planted};
 use tidemill_core::saga::{Observed, PublishEffect, Published};
 use tidemill_core::timestamp::Timestamp;
 use tidemill_nats::{
@@ -212,6 +213,9 @@ impl Engine {
         event: &EventMessage,
         from: Timestamp,
     ) -> Result<Found, LookError> {
+        if planted(Bug::PublishedAgain) {
+            return Ok(Found::Last(0));
+        }
         let from = Timestamp::from_millis(from.millis().saturating_sub(CLOCK_MARGIN_MS));
         let subject = event.encoded.subject.clone();
         let filter = vec![subject.clone()];
@@ -274,10 +278,11 @@ impl EventMessage {
     }
 
     fn publish(&self, expected: u64) -> Publish {
+        let again = planted(Bug::PublishedAgain);
         Publish {
             headers: self.headers.clone(),
-            message_id: Some(self.encoded.message_id.clone()),
-            expected_last_subject_sequence: Some(expected),
+            message_id: (!again).then(|| self.encoded.message_id.clone()),
+            expected_last_subject_sequence: (!again).then_some(expected),
             ..Publish::new(self.encoded.subject.clone(), self.encoded.payload.clone())
         }
     }

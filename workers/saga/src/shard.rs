@@ -16,6 +16,7 @@ use std::time::Duration;
 use tidemill_core::control::{Accepted, CancelRequest, ControlError, DecisionRequest, Described};
 use tidemill_core::definition::{Replies, Revision};
 use tidemill_core::names::{LogKind, LogSubject};
+use tidemill_core::planted::{Bug, planted};
 use tidemill_core::saga::{
     Asked, Effect, Input, Instance, Note, Observed, Parked, Started, decode_input,
 };
@@ -210,7 +211,8 @@ impl Shard {
         });
         for &partition in &self.partitions {
             // Also what an earlier owner has folded: the log may have been set back while nobody looked.
-            if replaced || self.engine.tally.known_through(partition) > log.last {
+            let is_reset = replaced || self.engine.tally.known_through(partition) > log.last;
+            if is_reset && !planted(Bug::LogResetUnseen) {
                 self.was_reset = true;
                 self.engine.tally.log_was_reset(partition, log.last);
             }
@@ -430,6 +432,11 @@ impl Shard {
                 self.engine.execute(of.clone(), effect).await;
             }
             self.timers.schedule(live);
+        } else if planted(Bug::EffectsWhileFolding) {
+            let of = of(live, false);
+            for effect in effects {
+                self.engine.execute(of.clone(), effect).await;
+            }
         }
         let state = live.instance.state();
         if caught_up {
@@ -494,6 +501,9 @@ impl Shard {
             self.engine
                 .summaries
                 .put(live.instance.summary(&live.saga, live.sequence));
+            if planted(Bug::NothingSentAgain) {
+                continue;
+            }
             for effect in effects {
                 live.resent.push(attempt_of(&effect));
                 self.engine.execute(of.clone(), effect).await;

@@ -7,6 +7,7 @@
 use crate::engine::Engine;
 use tidemill_core::definition::{Start, StreamRef};
 use tidemill_core::names::COUNTERS_BUCKET;
+use tidemill_core::planted::{Bug, planted};
 use tidemill_core::status::ResolvedStart;
 use tidemill_core::timestamp::Timestamp;
 use tidemill_nats::{
@@ -90,7 +91,9 @@ impl Source {
     /// A reader's error: a stream that was set back is more than one that can't be read.
     pub(crate) fn unread(&self, error: ReadError) -> SourceError {
         match error {
-            ReadError::Lost { reason, .. } => self.reset(reason),
+            ReadError::Lost { reason, .. } if !planted(Bug::TriggerResetUnseen) => {
+                self.reset(reason)
+            }
             error => SourceError::Read(self.stream.clone(), Box::new(error)),
         }
     }
@@ -145,6 +148,9 @@ impl Source {
         state: &StreamState,
         furthest: u64,
     ) -> Option<String> {
+        if planted(Bug::TriggerResetUnseen) {
+            return None;
+        }
         if state.incarnation != resolved.incarnation {
             return Some(format!(
                 "its incarnation was {} and is {}",

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tidemill_core::contract::SagaWorkload;
 use tidemill_core::names::{LogKind, ResourceId, SUMMARIES_BUCKET, encode_token, partition};
+use tidemill_core::planted::{Bug, planted};
 use tidemill_core::status::InstanceSummary;
 use tidemill_nats::{Guard, KvBucket, KvWrite, Publisher};
 use tokio::sync::Notify;
@@ -59,6 +60,9 @@ impl Summaries {
             return;
         }
         let mut waiting = self.lock();
+        if planted(Bug::OlderSummaryStays) && waiting.contains_key(&summary.id) {
+            return;
+        }
         waiting.insert(summary.id.clone(), summary);
         if waiting.len() == WAITING_MAX {
             self.full.notify_one();

@@ -52,7 +52,7 @@ struct Args {
     ready_file: Option<PathBuf>,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let args = Args::parse();
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,

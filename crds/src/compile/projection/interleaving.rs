@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tidemill_core::definition::{Handler, ProjectionDefinition, StreamRef};
 use tidemill_core::expression::Expression;
+use tidemill_core::planted::{Bug, planted};
 
 use super::Reads;
 use crate::compile::findings::Findings;
@@ -23,7 +24,7 @@ pub(super) fn check(findings: &mut Findings, definition: &ProjectionDefinition, 
                 .iter()
                 .filter(|other| of_another_stream(handler, other))
         };
-        if handler.delete {
+        if handler.delete && !planted(Bug::DeletedWithSources) {
             refuse(
                 findings,
                 &path.field("delete"),
@@ -32,7 +33,8 @@ pub(super) fn check(findings: &mut Findings, definition: &ProjectionDefinition, 
             );
         }
         for column in handler.set.keys() {
-            if others().any(|other| writes(other, column)) {
+            let is_others = others().any(|other| writes(other, column));
+            if is_others && !planted(Bug::ColumnOfTwoStreams) {
                 let advice = "give each stream columns of its own, and each handler its `stream`";
                 refuse(
                     findings,
@@ -49,7 +51,7 @@ pub(super) fn check(findings: &mut Findings, definition: &ProjectionDefinition, 
                     None => !other.set.is_empty() || !other.increment.is_empty(),
                 })
             });
-            if foreign {
+            if foreign && !planted(Bug::ForeignColumnRead) {
                 let advice = "read only columns that the same stream writes, and give each handler its `stream`";
                 refuse(
                     findings,

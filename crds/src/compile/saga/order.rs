@@ -4,6 +4,7 @@ use crate::check::closest;
 use crate::compile::findings::Findings;
 use crate::problem::{FieldPath, Reason};
 use crate::saga::Step;
+use tidemill_core::planted::{Bug, planted};
 
 /// The order of steps. A step follows steps above it only, so there are no circles.
 pub(super) struct Order {
@@ -74,7 +75,7 @@ fn named(
     for (at, name) in after.iter().enumerate() {
         let path = path.index(at);
         match names.iter().position(|known| *known == name.as_str()) {
-            Some(before) if before < step => found.push(before),
+            Some(before) if before < step || planted(Bug::AfterStepBelow) => found.push(before),
             Some(itself) if itself == step => {
                 findings.error(&path, Reason::Reference, "a step can't follow itself");
             }

@@ -1,10 +1,7 @@
 //! Bugs planted in the worker, each caught by a test of this folder: run again as a process of its own, where the bug is.
 
-use std::process::{Command, Stdio};
-use tidemill_core::planted::{Bug, plant_everywhere};
-
-/// Names the bug to the test that must fail.
-const VARIABLE: &str = "PLANTED_BUG";
+use tidemill_core::planted::Bug;
+use tidemill_testbed::planted::each_is_caught;
 
 /// A bug of the worker or of its machine, and the test that must notice.
 const CAUGHT: &[(Bug, &str)] = &[
@@ -30,36 +27,7 @@ const CAUGHT: &[(Bug, &str)] = &[
     ),
 ];
 
-/// Plants what this process was told to, if anything.
-pub(crate) fn plant() {
-    if let Ok(name) = std::env::var(VARIABLE) {
-        plant_everywhere(Bug::named(&name).unwrap());
-    }
-}
-
 #[test]
 fn each_planted_bug_is_caught_on_a_real_server() {
-    let run = |test: &str, bug: &str| {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", test]).env(VARIABLE, bug);
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
-        command.spawn().unwrap()
-    };
-    // All at once: most of their time is waiting.
-    let running = CAUGHT.iter().map(|(bug, test)| run(test, bug.name()));
-    let running: Vec<_> = running.collect();
-    let mut missed = Vec::new();
-    for ((bug, test), child) in CAUGHT.iter().zip(running) {
-        let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains("running 1 test"), "there is no test {test}");
-        if output.status.success() {
-            missed.push(bug.name());
-        }
-    }
-    assert_eq!(missed, Vec::<&str>::new(), "planted, and nobody noticed");
-    for bug in Bug::OF_WORKERS {
-        let listed = CAUGHT.iter().any(|(caught, _)| caught == bug);
-        assert!(listed, "no test is named for {bug:?}");
-    }
+    each_is_caught(CAUGHT, Bug::OF_PROJECTIONS).unwrap();
 }

@@ -55,7 +55,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start() -> World {
         #[cfg(feature = "planted-bugs")]
-        crate::planted::plant();
+        tidemill_testbed::planted::plant_as_told().unwrap();
         let server = NatsServer::start().await.unwrap();
         let nats = Nats::connect(&Connection::plain(&server.url()), "test")
             .await

@@ -7,6 +7,7 @@
 
 use super::rendezvous;
 use std::collections::BTreeMap;
+use tidemill_core::planted::{Bug, planted};
 
 /// How often a pod writes its heartbeat, in milliseconds.
 pub const BEAT_MS: u64 = 1000;
@@ -128,7 +129,8 @@ impl View {
         let others = self
             .pods
             .iter()
-            .filter(|(_, seen)| now.saturating_sub(**seen) < DEAD_MS);
+            .filter(|(_, seen)| now.saturating_sub(**seen) < DEAD_MS)
+            .filter(|_| !planted(Bug::OthersTakenForDead));
         let mut alive: Vec<&str> = others.map(|(pod, _)| pod.as_str()).collect();
         alive.push(&self.me);
         alive
@@ -142,7 +144,8 @@ impl View {
         let mine = self
             .claims
             .iter()
-            .filter(|(_, claim)| claim.pod == self.me && claim.epoch > since);
+            .filter(|(_, claim)| claim.pod == self.me)
+            .filter(|(_, claim)| claim.epoch > since || planted(Bug::OwnedWithoutClaim));
         mine.map(|(partition, claim)| (*partition, claim.epoch))
             .collect()
     }

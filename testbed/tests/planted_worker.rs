@@ -1,0 +1,52 @@
+//! Bugs planted in the saga worker, each caught by a test that runs it as a process on a real server: run again with a worker in
+//! which the bug is.
+//!
+//! `cargo test -p tidemill-testbed --features planted-bugs --test planted_worker each_planted_bug`
+
+mod saga_control;
+mod saga_faults;
+mod saga_store_reset;
+
+use tidemill_core::planted::Bug;
+use tidemill_testbed::planted::each_is_caught;
+
+/// A bug of the worker, and the test that must notice.
+const CAUGHT: &[(Bug, &str)] = &[
+    (
+        Bug::StartUnguarded,
+        "saga_control::an_id_starts_once_whoever_asks_and_is_described_after_its_end",
+    ),
+    (
+        Bug::PublishedAgain,
+        "saga_store_reset::a_log_set_back_while_no_worker_ran_is_said_too",
+    ),
+    (
+        Bug::EffectsWhileFolding,
+        "saga_faults::events_that_a_killed_worker_had_under_way_are_counted_once",
+    ),
+    (
+        Bug::NothingSentAgain,
+        "saga_store_reset::a_log_set_back_while_no_worker_ran_is_said_too",
+    ),
+    (
+        Bug::OlderSummaryStays,
+        "saga_store_reset::a_log_set_back_while_no_worker_ran_is_said_too",
+    ),
+    (
+        Bug::TriggerAhead,
+        "saga_faults::events_that_a_killed_worker_had_under_way_are_counted_once",
+    ),
+    (
+        Bug::LogResetUnseen,
+        "saga_store_reset::a_log_set_back_while_no_worker_ran_is_said_too",
+    ),
+    (
+        Bug::TriggerResetUnseen,
+        "saga_store_reset::a_trigger_stream_set_back_while_no_worker_ran_starts_nothing_until_accepted",
+    ),
+];
+
+#[test]
+fn each_planted_bug_of_the_saga_worker_is_caught() {
+    each_is_caught(CAUGHT, Bug::OF_SAGAS).unwrap();
+}
