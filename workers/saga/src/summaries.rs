@@ -10,7 +10,7 @@ use tidemill_core::contract::SagaWorkload;
 use tidemill_core::names::{LogKind, ResourceId, SUMMARIES_BUCKET, encode_token, partition};
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::status::InstanceSummary;
-use tidemill_nats::{Guard, KvBucket, KvWrite, Publisher};
+use tidemill_nats::{Guard, KvBucket, KvWrite, PublishError, Publisher};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,10 @@ use tokio_util::sync::CancellationToken;
 const WRITE_INTERVAL: Duration = Duration::from_millis(250);
 /// Summaries waiting to be written; with more, writing no longer waits for the interval, and folding waits for it.
 const WAITING_MAX: usize = 20_000;
+/// Tries in one flush: what an earlier owner wrote is found out in the first.
+const ROUNDS: usize = 3;
+/// Revisions remembered; beyond, all are read again as they are needed.
+const KNOWN_MAX: usize = 100_000;
 /// Longest wait of the fold for room: summaries are derived, so they may not stop the work for ever.
 const ROOM_MAX: Duration = Duration::from_secs(5);
 
@@ -28,6 +32,9 @@ pub(crate) struct Summaries {
     prefix: String,
     partitions: u16,
     waiting: Mutex<HashMap<String, InstanceSummary>>,
+    /// Revisions of what this worker wrote of instances that go on. Each write is guarded by the one before, so that what a frozen
+    /// worker had sent can't replace what its successor says. Unknown: taken as not there, and read when that is wrong.
+    revisions: Mutex<HashMap<String, u64>>,
     full: Notify,
     written: Notify,
     /// One writing at a time, else an older summary could overtake a newer one.
@@ -48,6 +55,7 @@ impl Summaries {
             prefix: resource.key_prefix(),
             partitions: workload.partitions,
             waiting: Mutex::default(),
+            revisions: Mutex::default(),
             full: Notify::new(),
             written: Notify::new(),
             writing: tokio::sync::Mutex::new(()),
@@ -99,9 +107,24 @@ impl Summaries {
     /// Nothing is written while it is unsure whether this worker is still the owner: the next owner may have newer ones.
     pub(crate) async fn flush(&self, engine: &Engine) -> bool {
         let _turn = self.writing.lock().await;
-        if !engine.is_fresh() {
-            return self.lock().is_empty();
+        for _ in 0..ROUNDS {
+            if !engine.is_fresh() {
+                return self.lock().is_empty();
+            }
+            let (overtaken, failed) = self.write(engine).await;
+            self.written.notify_waiters();
+            if !self.again(failed) {
+                return false;
+            }
+            if overtaken == 0 {
+                return true;
+            }
         }
+        false
+    }
+
+    /// Writes what waits once. Gives how many were found to be somebody else's before, and wait again, and what failed.
+    async fn write(&self, engine: &Engine) -> (usize, Vec<(InstanceSummary, PublishError)>) {
         let waiting = std::mem::take(&mut *self.lock());
         let mut pending = Vec::with_capacity(waiting.len());
         for (id, summary) in waiting {
@@ -111,21 +134,28 @@ impl Summaries {
             if !engine.owns(partition(&token, self.partitions)) {
                 continue;
             }
+            let known = self.known().get(&id).copied();
+            let key = format!("{}.{token}", self.prefix);
             let write = KvWrite {
-                key: format!("{}.{token}", self.prefix),
+                key: key.clone(),
                 value: Some(value.into()),
+                guard: Guard::Revision(known.unwrap_or(0)),
                 ..KvWrite::default()
             };
-            pending.push((summary, self.bucket.send(write).await));
+            pending.push((key, summary, self.bucket.send(write).await));
         }
-        let mut failed = Vec::new();
-        for (summary, acknowledgement) in pending {
-            if let Err(error) = acknowledgement.await {
-                failed.push((summary, error));
+        let (mut overtaken, mut failed) = (0, Vec::new());
+        for (key, summary, acknowledgement) in pending {
+            match acknowledgement.await {
+                Ok(acked) => self.remember(&summary, acked.sequence),
+                Err(PublishError::Conflict) => {
+                    overtaken += 1;
+                    self.overtake(&key, summary).await;
+                }
+                Err(error) => failed.push((summary, error)),
             }
         }
-        self.written.notify_waiters();
-        self.again(failed)
+        (overtaken, failed)
     }
 
     /// Deletes what lists say of instances that a log which was set back to `end` no longer knows.
@@ -166,7 +196,7 @@ impl Summaries {
         );
     }
 
-    fn again(&self, failed: Vec<(InstanceSummary, tidemill_nats::PublishError)>) -> bool {
+    fn again(&self, failed: Vec<(InstanceSummary, PublishError)>) -> bool {
         let Some((_, error)) = failed.first() else {
             return true;
         };
@@ -181,6 +211,39 @@ impl Summaries {
             waiting.entry(summary.id.clone()).or_insert(summary);
         }
         false
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, u64>> {
+        self.revisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, summary: &InstanceSummary, revision: u64) {
+        let mut known = self.known();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        if summary.state.is_finished() {
+            known.remove(&summary.id);
+        } else {
+            known.insert(summary.id.clone(), revision);
+        }
+    }
+
+    /// Somebody else wrote of this instance, an earlier owner most likely. It is written again if this worker is still the owner.
+    async fn overtake(&self, key: &str, summary: InstanceSummary) {
+        match self.bucket.get(key).await {
+            Ok(entry) => {
+                let revision = entry.map_or(0, |entry| entry.revision);
+                self.known().insert(summary.id.clone(), revision);
+            }
+            Err(error) => {
+                tracing::debug!(%error, instance = summary.id, "a summary can't be read; it is tried again");
+            }
+        }
+        let mut waiting = self.lock();
+        waiting.entry(summary.id.clone()).or_insert(summary);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, InstanceSummary>> {
