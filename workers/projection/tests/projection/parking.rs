@@ -369,7 +369,7 @@ async fn parked_keys_are_found_by_whoever_takes_their_partition() {
                 &resource(),
                 "skip",
                 &body,
-                Duration::from_secs(2),
+                Duration::from_secs(10),
             )
             .await
             {
