@@ -87,8 +87,8 @@ pub struct Reader {
     pending: u64,
     trimmed: Option<Trimmed>,
     session: Option<Session>,
-    /// The first message, if it had to be read in another way.
-    first: Option<StoredMessage>,
+    /// The session's first message, if it had to be read in another way, until it is handed out.
+    rescued: Option<StoredMessage>,
     /// Kept over calls, so that a caller that gives up waiting again and again still gets there.
     opening: Option<BoxFuture<'static, Result<Opened, ReadError>>>,
     /// Sessions since the first.
@@ -156,12 +156,12 @@ impl Reader {
             pending: 0,
             trimmed: None,
             session: None,
-            first: None,
+            rescued: None,
             opening: None,
             sessions: 0,
             ended: false,
         };
-        reader.first = reader.begin(opened);
+        reader.begin(opened);
         Ok(reader)
     }
 
@@ -211,12 +211,9 @@ impl Reader {
         into: &mut Vec<StoredMessage>,
     ) -> Result<usize, ReadError> {
         let before = into.len();
-        if let Some(first) = self.first.take() {
-            into.push(first);
-            return Ok(1);
-        }
         while !self.ended {
-            if let Some(rescued) = self.resume().await? {
+            self.resume().await?;
+            if let Some(rescued) = self.rescued.take() {
                 into.push(rescued);
                 return Ok(1);
             }
@@ -263,10 +260,10 @@ impl Reader {
         Ok(0)
     }
 
-    /// Makes sure there is a session. Gives a message only if one had to be read in another way.
-    async fn resume(&mut self) -> Result<Option<StoredMessage>, ReadError> {
+    /// Makes sure there is a session.
+    async fn resume(&mut self) -> Result<(), ReadError> {
         if self.session.is_some() {
-            return Ok(None);
+            return Ok(());
         }
         let opening = self.opening.get_or_insert_with(|| {
             let known = Some(self.state.incarnation.clone());
@@ -276,10 +273,11 @@ impl Reader {
         self.opening = None;
         let opened = opened?;
         self.sessions += 1;
-        Ok(self.begin(opened))
+        self.begin(opened);
+        Ok(())
     }
 
-    fn begin(&mut self, opened: Opened) -> Option<StoredMessage> {
+    fn begin(&mut self, opened: Opened) {
         let Opened {
             session,
             state,
@@ -306,7 +304,7 @@ impl Reader {
                 "a message was read by the API: its delivery broke the connection (are its headers UTF-8?)");
             self.position = Some((message.sequence, message.stored_at));
         }
-        rescued
+        self.rescued = rescued;
     }
 
     fn break_off(&mut self, why: &str) {
