@@ -160,12 +160,14 @@ impl NatsServer {
             what: "writing its configuration",
             source,
         })?;
-        let process = Process::builder(&self.binary)
+        let mut program = Process::builder(&self.binary)
             .name("nats-server")
             .arg("-c")
-            .arg(&file)
-            .spawn()?;
-        let process = self.process.insert(process);
+            .arg(&file);
+        if let Some(threads) = self.settings.threads {
+            program = program.env("GOMAXPROCS", threads.to_string());
+        }
+        let process = self.process.insert(program.spawn()?);
         let monitor = self.monitor.number();
         let healthy = within(READY_MAX, async || match process.ended() {
             Some(status) => Ok(Err(status)),

@@ -51,6 +51,8 @@ struct Shape {
     relayed: bool,
     http: bool,
     refused: u16,
+    /// Threads of the server, if not one per core.
+    server_threads: Option<usize>,
 }
 
 /// Longest wait for a process to be ready.
@@ -60,81 +62,12 @@ const WAIT: Duration = Duration::from_secs(30);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let base = Shape {
-        name: "",
-        in_flight: args.in_flight,
-        divisor: 1,
-        outcome: false,
-        summaries: true,
-        relayed: false,
-        http: false,
-        refused: 0,
-    };
     let mut shapes = vec![Shape {
         name: "headline",
-        ..base
+        ..base(&args)
     }];
     if !args.headline {
-        let of = |name: &'static str, in_flight: usize, divisor: usize| Shape {
-            name,
-            in_flight,
-            divisor,
-            ..base
-        };
-        for (in_flight, divisor, [plain, outcome, no_summaries]) in [
-            (
-                1,
-                10,
-                [
-                    "in_flight_1",
-                    "outcome_publish_in_flight_1",
-                    "no_summaries_in_flight_1",
-                ],
-            ),
-            (
-                64,
-                2,
-                [
-                    "in_flight_64",
-                    "outcome_publish_in_flight_64",
-                    "no_summaries_in_flight_64",
-                ],
-            ),
-        ] {
-            shapes.extend([
-                of(plain, in_flight, divisor),
-                Shape {
-                    outcome: true,
-                    ..of(outcome, in_flight, divisor)
-                },
-                Shape {
-                    summaries: false,
-                    ..of(no_summaries, in_flight, divisor)
-                },
-            ]);
-        }
-        shapes.extend([
-            Shape {
-                outcome: true,
-                ..of("outcome_publish", args.in_flight, 2)
-            },
-            Shape {
-                summaries: false,
-                ..of("no_summaries", args.in_flight, 2)
-            },
-            Shape {
-                relayed: true,
-                ..of("relayed", args.in_flight, 2)
-            },
-            Shape {
-                http: true,
-                ..of("http", args.in_flight, 4)
-            },
-            Shape {
-                refused: args.refused,
-                ..of("refused", args.in_flight, 2)
-            },
-        ]);
+        shapes.extend(further_runs(&args));
     }
     let mut runs = Map::new();
     let mut headline = Json::Null;
@@ -142,7 +75,7 @@ async fn main() -> Result<()> {
         let figures = measure(&args, shape)
             .await
             .with_context(|| format!("run {}", shape.name))?;
-        say(&format!("{:28} {figures}", shape.name));
+        say(&format!("{:30} {figures}", shape.name));
         if shape.name == "headline" {
             headline = figures;
         } else {
@@ -156,10 +89,80 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
+fn base(args: &Args) -> Shape {
+    Shape {
+        name: "",
+        in_flight: args.in_flight,
+        divisor: 1,
+        outcome: false,
+        summaries: true,
+        relayed: false,
+        http: false,
+        refused: 0,
+        server_threads: None,
+    }
+}
+
+/// The runs beside the headline.
+fn further_runs(args: &Args) -> Vec<Shape> {
+    let headline = |name: &'static str, divisor: usize| Shape {
+        name,
+        divisor,
+        ..base(args)
+    };
+    let one = |name: &'static str| Shape {
+        in_flight: 1,
+        ..headline(name, 10)
+    };
+    let some = |name: &'static str| Shape {
+        in_flight: 64,
+        ..headline(name, 2)
+    };
+    let with_outcome = |shape: Shape| Shape {
+        outcome: true,
+        ..shape
+    };
+    let without_summaries = |shape: Shape| Shape {
+        summaries: false,
+        ..shape
+    };
+    let single_threaded_server = |shape: Shape| Shape {
+        server_threads: Some(1),
+        ..shape
+    };
+    vec![
+        one("in_flight_1"),
+        with_outcome(one("outcome_publish_in_flight_1")),
+        without_summaries(one("no_summaries_in_flight_1")),
+        single_threaded_server(one("server_of_1_thread_in_flight_1")),
+        some("in_flight_64"),
+        with_outcome(some("outcome_publish_in_flight_64")),
+        without_summaries(some("no_summaries_in_flight_64")),
+        with_outcome(headline("outcome_publish", 2)),
+        without_summaries(headline("no_summaries", 2)),
+        single_threaded_server(headline("server_of_1_thread", 2)),
+        Shape {
+            relayed: true,
+            ..headline("relayed", 2)
+        },
+        Shape {
+            http: true,
+            ..headline("http", 4)
+        },
+        Shape {
+            refused: args.refused,
+            ..headline("refused", 2)
+        },
+    ]
+}
+
 async fn measure(args: &Args, shape: Shape) -> Result<Json> {
     let mut server = NatsServer::builder();
     if args.fsync {
         server = server.sync_always();
+    }
+    if let Some(threads) = shape.server_threads {
+        server = server.threads(threads);
     }
     let server = server.start().await?;
     let mut participants = Process::builder(tidemill_testbed::binaries::program(

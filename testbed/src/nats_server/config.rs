@@ -92,6 +92,7 @@ pub struct NatsServerBuilder {
     pub(super) users: Vec<User>,
     sync: Option<Sync>,
     max_payload: Option<usize>,
+    pub(super) threads: Option<usize>,
     domain: Option<String>,
     extra: String,
 }
@@ -122,6 +123,14 @@ impl NatsServerBuilder {
     #[must_use]
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.max_payload = Some(bytes);
+        self
+    }
+
+    /// Threads that run the server's code at a time (Go's `GOMAXPROCS`); else one per core. A container's CPU limit of 1
+    /// does the same.
+    #[must_use]
+    pub fn threads(mut self, number: usize) -> Self {
+        self.threads = Some(number);
         self
     }
 
@@ -158,6 +167,7 @@ impl NatsServerBuilder {
     pub(super) fn render(&self, port: u16, monitor: u16, store: &Path) -> String {
         let Self {
             store_dir: _,
+            threads: _,
             users,
             sync,
             max_payload,
