@@ -80,5 +80,6 @@ fn namespace_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Objec
     metadata
         .namespace
         .clone()
+        .filter(|namespace| !namespace.is_empty())
         .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
 }

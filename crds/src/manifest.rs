@@ -53,6 +53,7 @@ impl Resource {
         metadata
             .namespace
             .as_deref()
+            .filter(|namespace| !namespace.is_empty())
             .unwrap_or(compile::DEFAULT_NAMESPACE)
     }
 

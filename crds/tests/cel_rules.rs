@@ -255,6 +255,36 @@ fn names_of_resources() {
 }
 
 #[test]
+fn names_of_namespaces() {
+    const NAMESPACE: &str = "metadata.namespace: must have at most 63 lower-case letters, digits and `-`, and begin and end with a letter or digit: Kubernetes takes no other namespace";
+    let longest = "a".repeat(63);
+    let too_long = "a".repeat(64);
+    for (namespace, expected) in [
+        ("shop", ""),
+        ("7", ""),
+        ("a--b", ""),
+        // As if it were absent, for kubectl too.
+        ("", ""),
+        (&longest, ""),
+        (&too_long, NAMESPACE),
+        ("Shop", NAMESPACE),
+        ("shop.eu", NAMESPACE),
+        ("shop/eu", NAMESPACE),
+        ("shop_eu", NAMESPACE),
+        ("-shop", NAMESPACE),
+        ("shop-", NAMESPACE),
+        ("läden", NAMESPACE),
+        ("*", NAMESPACE),
+    ] {
+        for kind in ResourceKind::ALL {
+            let mut document = document(kind, "");
+            document["metadata"]["namespace"] = json!(namespace);
+            assert_eq!(said(kind, &document, None), expected, "{kind} {namespace}");
+        }
+    }
+}
+
+#[test]
 fn what_stands_around_the_spec() {
     let with = |path: &str, value: Value| {
         let mut document = document(E, "");

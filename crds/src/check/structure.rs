@@ -67,6 +67,15 @@ pub(super) fn check(schema: &Value, document: &Value) -> Vec<Problem> {
     walk.problems
 }
 
+/// Whether Kubernetes takes it for the name of a namespace (RFC 1123).
+fn is_dns_label(text: &str) -> bool {
+    let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.len() <= 63
+        && text.bytes().all(|byte| inner(&byte) || byte == b'-')
+        && text.as_bytes().first().is_some_and(inner)
+        && text.as_bytes().last().is_some_and(inner)
+}
+
 #[derive(Default)]
 struct Walk {
     problems: Vec<Problem>,
@@ -100,6 +109,16 @@ impl Walk {
                 }
                 None => {}
             }
+        }
+        // Absent for kubectl too where it is empty.
+        if let Some(Value::String(namespace)) = metadata.get("namespace")
+            && !namespace.is_empty()
+            && !is_dns_label(namespace)
+        {
+            self.add(
+                &path.field("namespace"),
+                "must have at most 63 lower-case letters, digits and `-`, and begin and end with a letter or digit: Kubernetes takes no other namespace",
+            );
         }
         for name in ["labels", "annotations"] {
             match metadata.get(name) {
