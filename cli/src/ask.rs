@@ -10,6 +10,8 @@ use tidemill_worker_runtime::control::{AskError, ask};
 
 /// Longest wait for an answer that needs no waiting by itself: an owner may just be changing.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How often what may be asked twice is asked, before it is said that nobody answers.
+const TRIES: u32 = 3;
 
 /// Asks the workers of a resource.
 ///
@@ -22,11 +24,53 @@ pub(crate) async fn request<T: DeserializeOwned>(
     body: &impl Serialize,
     within: Duration,
 ) -> Result<T> {
+    read(resource, asked(nats, resource, verb, body, within, 1).await)
+}
+
+/// Asks for what is done once however often it is asked: without an answer it is asked again.
+///
+/// # Errors
+/// As [`request`].
+pub(crate) async fn request_again<T: DeserializeOwned>(
+    nats: &Nats,
+    resource: &ResourceId,
+    verb: &str,
+    body: &impl Serialize,
+    within: Duration,
+) -> Result<T> {
+    read(
+        resource,
+        asked(nats, resource, verb, body, within, TRIES).await,
+    )
+}
+
+/// The same, with the worker's refusal as it gave it.
+pub(crate) async fn asked(
+    nats: &Nats,
+    resource: &ResourceId,
+    verb: &str,
+    body: &impl Serialize,
+    within: Duration,
+    tries: u32,
+) -> std::result::Result<serde_json::Value, AskError> {
     let body = serde_json::to_value(body)
-        .map_err(|error| CliError::failed(format!("the request can't be written: {error}")))?;
-    let answer = ask(nats, resource, verb, &body, within)
-        .await
-        .map_err(|error| explain(&error))?;
+        .map_err(|error| AskError::Failed(format!("the request can't be written: {error}")))?;
+    for _ in 1..tries {
+        match ask(nats, resource, verb, &body, within).await {
+            // Done or not: the answer, or the worker, may have been lost.
+            Err(AskError::TimedOut(_)) => {}
+            answer => return answer,
+        }
+    }
+    ask(nats, resource, verb, &body, within).await
+}
+
+/// The answer in a reply.
+pub(crate) fn read<T: DeserializeOwned>(
+    resource: &ResourceId,
+    answer: std::result::Result<serde_json::Value, AskError>,
+) -> Result<T> {
+    let answer = answer.map_err(|error| explain(&error))?;
     // What sagas answer is wrapped, what projections answer isn't.
     let inner = match answer {
         serde_json::Value::Object(mut fields) if fields.len() == 1 && fields.contains_key("ok") => {
@@ -42,7 +86,7 @@ pub(crate) async fn request<T: DeserializeOwned>(
     })
 }
 
-fn explain(error: &AskError) -> CliError {
+pub(crate) fn explain(error: &AskError) -> CliError {
     match error {
         AskError::NoWorker(resource) => CliError::new(
             Exit::Unreachable,
@@ -70,4 +114,50 @@ pub(crate) fn asked_by(given: Option<&str>) -> String {
         .map(str::to_owned)
         .or_else(user)
         .unwrap_or_else(|| "tidemill".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt;
+    use serde_json::json;
+    use tidemill_core::contract::Connection;
+    use tidemill_core::control::Accepted;
+    use tidemill_core::names::Kind;
+    use tidemill_testbed::NatsServer;
+
+    #[tokio::test]
+    async fn what_is_done_once_is_asked_again_when_no_answer_comes() {
+        let server = NatsServer::start().await.unwrap();
+        let connection = Connection::plain(&server.url());
+        let nats = Nats::connect(&connection, "test").await.unwrap();
+        let saga = ResourceId::new(Kind::Saga, "shop", "fulfilment");
+        let subject = saga.control_subject(nats.root(), "decide");
+        let client = nats.client().clone();
+        let mut requests = client.subscribe(subject).await.unwrap();
+        client.flush().await.unwrap();
+        // A worker that loses every other answer.
+        let worker = tokio::spawn(async move {
+            let mut count = 0;
+            while let Some(request) = requests.next().await {
+                count += 1;
+                if count % 2 == 0 {
+                    let answer = json!({"ok": {"message": format!("after {count}")}});
+                    let reply = request.reply.unwrap();
+                    client
+                        .publish(reply, answer.to_string().into())
+                        .await
+                        .unwrap();
+                }
+            }
+        });
+        let (body, soon) = (json!({"id": "o-1"}), Duration::from_millis(300));
+        let answer: Accepted = request_again(&nats, &saga, "decide", &body, soon)
+            .await
+            .unwrap();
+        assert_eq!(answer.message, "after 2");
+        let once: Result<Accepted> = request(&nats, &saga, "decide", &body, soon).await;
+        assert_eq!(once.unwrap_err().exit(), Exit::Unreachable);
+        worker.abort();
+    }
 }

@@ -35,9 +35,11 @@ pub mod projection_verb {
     pub const REBUILD: &str = "rebuild";
     /// [`super::AcceptSourceRequest`] → [`super::Accepted`].
     pub const ACCEPT_SOURCE: &str = "accept-source";
+    /// [`super::ParkedRequest`] of a key → [`super::Accepted`] with the position of what the key waits for.
+    pub const FIRST: &str = "first";
     /// [`super::ParkedRequest`] → [`super::Accepted`].
     pub const REDRIVE: &str = "redrive";
-    /// [`super::ParkedRequest`] → [`super::Accepted`].
+    /// [`super::ParkedRequest`] of a key and a position → [`super::Accepted`]. Asked again, it changes nothing.
     pub const SKIP: &str = "skip";
 }
 
@@ -55,7 +57,8 @@ pub enum Reply<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ControlError {
-    /// Stable CamelCase word: `NotFound`, `AlreadyFinished`, `PivotPassed`, `NotParked`, `RowIsAhead`, `Invalid`, `Unavailable`.
+    /// Stable CamelCase word: `NotFound`, `AlreadyFinished`, `PivotPassed`, `NotParked`, `NotFirst`, `AlreadyFolded`, `RowIsAhead`,
+    /// `Invalid`, `Unavailable`.
     pub reason: String,
     /// For people: what is wrong and what to do.
     pub message: String,
@@ -120,7 +123,7 @@ pub struct CancelRequest {
     pub why: String,
 }
 
-/// A decision about a parked instance.
+/// A decision about a parked instance. Asked again it changes nothing: it is the one decision that follows so many others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DecisionRequest {
@@ -128,6 +131,8 @@ pub struct DecisionRequest {
     pub id: String,
     /// What to do.
     pub decision: Decision,
+    /// Decisions taken about it before this one, as [`Described::decisions`] says.
+    pub after: u32,
     /// Who decides.
     #[serde(default)]
     pub by: String,
@@ -152,6 +157,19 @@ pub enum Decision {
 pub struct Accepted {
     /// For people: what happens now.
     pub message: String,
+    /// Of a projection's key: position of what it is about, as [`ParkedRequest::position`] takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+}
+
+impl Accepted {
+    /// With words for people.
+    pub fn new(message: impl Into<String>) -> Self {
+        Accepted {
+            message: message.into(),
+            position: None,
+        }
+    }
 }
 
 /// An instance in full.
@@ -167,6 +185,9 @@ pub struct Described {
     /// Inputs left out of `timeline` because there are too many.
     #[serde(default)]
     pub omitted: u64,
+    /// Decisions taken about it so far.
+    #[serde(default)]
+    pub decisions: u32,
 }
 
 /// Where a step is.
@@ -225,13 +246,17 @@ pub struct AcceptSourceRequest {
     pub stream: Option<StreamRef>,
 }
 
-/// Names parked keys of a projection.
+/// Names what a projection has parked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ParkedRequest {
-    /// The row key; absent = all.
+    /// The row key; absent = all, which only a redrive may mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Position of the event that is meant, `<namespace>/<stream>=<incarnation>:<sequence>`: the one that the key waits for. Of what
+    /// has no key, everything up to there, per stream. A redrive may do without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
     /// Who asks.
     #[serde(default)]
     pub by: String,
@@ -252,6 +277,8 @@ pub struct ProjectionStatus {
     pub revision: Option<Revision>,
     /// Why it stands still, if it does: `SourceReset`, `TooManyParkedKeys`, `Stopped`, `Suspended`, …
     pub stopped: Option<ControlError>,
+    /// Key of the event before which it stopped, if it was an event.
+    pub stopped_key: Option<String>,
     /// Per source (`<namespace>/<name>`): last folded sequence and lag in events.
     pub sources: BTreeMap<String, crate::status::SourceProgress>,
     /// Events read.

@@ -23,10 +23,11 @@ async fn cancel(lab: &Lab, id: &str) -> Result<Accepted, String> {
     answer.map_err(|error| error.to_string())
 }
 
-async fn decide(lab: &Lab, id: &str, decision: Decision) -> Result<Accepted, String> {
+async fn decide(lab: &Lab, id: &str, decision: Decision, after: u32) -> Result<Accepted, String> {
     let request = DecisionRequest {
         id: id.to_owned(),
         decision,
+        after,
         by: "a test".to_owned(),
         why: "to see".to_owned(),
     };
@@ -137,7 +138,7 @@ async fn a_parked_instance_waits_for_its_decision_whatever_happens_to_workers() 
     ready(&lab, "b").await;
     mended.store(true, Ordering::Relaxed);
     // Taken on again, not tried again by itself.
-    decide(&lab, "skipped", Decision::Skip)
+    decide(&lab, "skipped", Decision::Skip, 0)
         .await
         .expect("skipped");
     let skipped = settled_as(&lab, "skipped").await;
@@ -148,7 +149,7 @@ async fn a_parked_instance_waits_for_its_decision_whatever_happens_to_workers() 
     );
     counted(&lab, "one parked", parked(1)).await;
     participants.ledger(|ledger| assert!(ledger.taken_back.is_empty(), "{ledger:?}"));
-    decide(&lab, "retried", Decision::Retry)
+    decide(&lab, "retried", Decision::Retry, 0)
         .await
         .expect("retried");
     let retried = settled_as(&lab, "retried").await;
@@ -163,9 +164,71 @@ async fn a_parked_instance_waits_for_its_decision_whatever_happens_to_workers() 
         // A person has said that it is well as it is.
         assert_eq!(ledger.standing_of("skipped"), 1, "{ledger:?}");
     });
-    refused(decide(&lab, "retried", Decision::Retry).await, "NotFound");
-    assert!(start(&lab, "going").await);
-    refused(decide(&lab, "going", Decision::Retry).await, "Not");
+    // Whose answer was lost asks again: it was decided, and isn't decided twice.
+    let again = decide(&lab, "retried", Decision::Retry, 0).await;
+    let message = again.expect("decided already").message;
+    assert!(message.contains("decided already"), "{message}");
+    refused(
+        decide(&lab, "retried", Decision::Retry, 1).await,
+        "NotParked",
+    );
+    assert!(start(&lab, "refused").await);
+    settled_as(&lab, "refused").await;
+    refused(
+        decide(&lab, "refused", Decision::Retry, 0).await,
+        "NotParked",
+    );
+}
+
+/// However often a decision is asked for, and however it turns out, it is taken once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_is_asked_for_again_is_taken_once() {
+    let lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let participants = participants(&lab, |command| {
+        match command.ends_with("/reserve/compensate") || command.ends_with("/charge") {
+            true => Conduct::Refuse,
+            false => Conduct::Do,
+        }
+    })
+    .await;
+    let _worker = lab.worker("a").expect("a worker");
+    assert!(start(&lab, "o").await);
+    let parked = settled(&lab, "o").await;
+    assert_eq!(
+        (parked.summary.state, parked.decisions),
+        (InstanceState::Parked, 0)
+    );
+    // At once: none of them has been folded when the next is asked for.
+    let asked = (0..10).map(|_| decide(&lab, "o", Decision::Retry, 0));
+    for answer in join_all(asked).await {
+        answer.expect("an answer");
+    }
+    let parked = eventually("parked again", CAP, || async {
+        match describe(&lab, "o").await? {
+            end if end.summary.state == InstanceState::Parked && end.decisions > 0 => Ok(end),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(parked.decisions, 1, "{parked:#?}");
+    // A skip that comes late, of somebody who saw it parked the first time.
+    let late = decide(&lab, "o", Decision::Skip, 0).await;
+    let message = late.expect("an answer").message;
+    assert!(message.contains("decided already"), "{message}");
+    refused(decide(&lab, "o", Decision::Skip, 2).await, "Invalid");
+    let after = describe(&lab, "o").await.expect("described");
+    assert_eq!(
+        (after.summary.state, after.decisions),
+        (InstanceState::Parked, 1)
+    );
+    participants.ledger(|ledger| {
+        let compensations = |(command, _): &(&String, &u32)| command.ends_with("/compensate");
+        let asked: Vec<_> = ledger.asked.iter().filter(compensations).collect();
+        assert!(matches!(asked.as_slice(), [(_, 2)]), "{asked:?}");
+    });
+    decide(&lab, "o", Decision::Skip, 1).await.expect("skipped");
+    let end = settled_as(&lab, "o").await;
+    assert_eq!(end.summary.state, InstanceState::Compensated, "{end:#?}");
 }
 
 /// As `settled`, once the decision is folded.

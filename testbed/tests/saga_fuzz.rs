@@ -294,6 +294,7 @@ impl<'a> Case<'a> {
             } else {
                 Decision::Skip
             },
+            after: None,
             asked: Asked::default(),
         }
     }

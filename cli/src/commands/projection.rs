@@ -114,7 +114,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
 }
 
 /// Asks for something to be done and says what is done now.
-pub(crate) async fn tell(
+async fn tell(
     nats: &Nats,
     resource: &ResourceId,
     verb: &str,

@@ -66,8 +66,13 @@ impl Instance {
         &mut self,
         saga: &CompiledSaga,
         decision: Decision,
+        after: Option<u32>,
         effects: &mut Vec<Effect>,
     ) -> Note {
+        // Asked again, and stored again: it was about what was parked then.
+        if after.is_some_and(|after| after != self.decisions) {
+            return Note::Ignored;
+        }
         let Some(parked) = self.parked.take() else {
             return Note::Ignored;
         };

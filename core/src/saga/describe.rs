@@ -167,7 +167,9 @@ impl Instance {
                 entry.what = "cancel".to_owned();
                 entry.detail = by_and_why(asked);
             }
-            Input::Decision { decision, asked } => {
+            Input::Decision {
+                decision, asked, ..
+            } => {
                 entry.what = "decision".to_owned();
                 let word = format!("{decision:?}").to_lowercase();
                 entry.detail = format!("{word} {}", by_and_why(asked)).trim().to_owned();

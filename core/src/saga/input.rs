@@ -54,6 +54,8 @@ pub enum Input {
     Decision {
         /// What to do.
         decision: Decision,
+        /// Decisions that were taken before it when it was asked for; absent: it means whatever is parked.
+        after: Option<u32>,
         /// Who and why.
         asked: Asked,
     },
@@ -290,6 +292,8 @@ pub struct Asked {
 #[derive(Serialize, Deserialize)]
 struct DecisionForm {
     decision: Decision,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<u32>,
     #[serde(flatten)]
     asked: Asked,
 }
@@ -302,10 +306,11 @@ impl Input {
     }
 
     /// Payload of a `d`.
-    pub fn decision_json(decision: Decision, asked: &Asked) -> Vec<u8> {
-        // Strings always serialise.
+    pub fn decision_json(decision: Decision, after: Option<u32>, asked: &Asked) -> Vec<u8> {
+        // Strings and numbers always serialise.
         serde_json::to_vec(&DecisionForm {
             decision,
+            after,
             asked: asked.clone(),
         })
         .unwrap_or_default()
@@ -385,6 +390,7 @@ pub fn decode_input(
             let form: DecisionForm = json(payload)?;
             Ok(Input::Decision {
                 decision: form.decision,
+                after: form.after,
                 asked: form.asked,
             })
         }

@@ -131,7 +131,9 @@ impl Instance {
             Input::Published { effect, at } => self.on_published(saga, effect, at),
             Input::Timer(timer) => self.on_timer(saga, timer, &mut effects),
             Input::Cancel(asked) => self.on_cancel(saga, asked),
-            Input::Decision { decision, .. } => self.on_decision(saga, *decision, &mut effects),
+            Input::Decision {
+                decision, after, ..
+            } => self.on_decision(saga, *decision, *after, &mut effects),
         };
         self.advance(saga, &mut effects);
         Applied { effects, note }

@@ -60,7 +60,7 @@ pub(crate) fn what_an_input_is_its_subject_says() {
         token: ReplyToken::new("a"),
     };
     for payload in [
-        Input::decision_json(Decision::Retry, &Asked::default()),
+        Input::decision_json(Decision::Retry, Some(3), &Asked::default()),
         Input::cancel_json(&Asked::default()),
         crate::given::started().to_json(),
     ] {
@@ -177,11 +177,21 @@ pub(crate) fn who_asked_and_why_comes_back() {
         Ok(Input::Cancel(read)) => assert_eq!(read, asked),
         other => panic!("{other:?}"),
     }
-    for decision in [Decision::Retry, Decision::Skip] {
-        match read(LogKind::Decision, &Input::decision_json(decision, &asked)) {
+    for (decision, after) in [(Decision::Retry, None), (Decision::Skip, Some(7))] {
+        match read(
+            LogKind::Decision,
+            &Input::decision_json(decision, after, &asked),
+        ) {
             Ok(read) => {
                 let asked = asked.clone();
-                assert_eq!(read, Input::Decision { decision, asked });
+                assert_eq!(
+                    read,
+                    Input::Decision {
+                        decision,
+                        after,
+                        asked
+                    }
+                );
             }
             other => panic!("{other:?}"),
         }

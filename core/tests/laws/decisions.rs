@@ -11,6 +11,7 @@ fn the_timeline_keeps_the_words_of_whoever_decided() {
     world.apply("reserve c1 code:409");
     let input = Input::Decision {
         decision: Decision::Skip,
+        after: None,
         asked: Asked {
             by: "Ann Lee".to_owned(),
             why: "Released by hand, ticket OPS-7".to_owned(),
@@ -37,4 +38,24 @@ fn words_of_others_are_cut() {
         .instance
         .apply(&world.saga, &Input::Cancel(asked), world.now);
     assert!(world.instance.failure.unwrap().message.len() <= 200);
+}
+
+/// Asked for again, or by somebody who saw an earlier state, it may be in the log and changes nothing.
+#[test]
+fn a_decision_counts_only_after_as_many_as_it_says() {
+    let mut world = World::new("reserve, charge");
+    world.apply("reserve a1 ok").apply("charge a1 code:402");
+    world.apply("reserve c1 code:409");
+    assert!(world.instance.parked.is_some());
+    world.apply("skip 1");
+    assert!(world.instance.parked.is_some(), "one that is ahead");
+    world.apply("retry").apply("reserve c2 code:409");
+    assert!(world.instance.parked.is_some());
+    let before = world.instance.clone();
+    world.apply("skip 0");
+    assert_eq!(world.instance.parked, before.parked, "one that was taken");
+    assert_eq!(world.instance.decisions, 1);
+    world.apply("skip 1");
+    assert_eq!(world.instance.parked, None);
+    assert_eq!(world.instance.decisions, 2);
 }

@@ -167,12 +167,21 @@ impl World {
             ["retry"] => (
                 LogKind::Decision,
                 none(),
-                Input::decision_json(tidemill_core::control::Decision::Retry, &asked),
+                Input::decision_json(tidemill_core::control::Decision::Retry, None, &asked),
             ),
             ["skip"] => (
                 LogKind::Decision,
                 none(),
-                Input::decision_json(tidemill_core::control::Decision::Skip, &asked),
+                Input::decision_json(tidemill_core::control::Decision::Skip, None, &asked),
+            ),
+            ["skip", after] => (
+                LogKind::Decision,
+                none(),
+                Input::decision_json(
+                    tidemill_core::control::Decision::Skip,
+                    Some(after.parse().unwrap()),
+                    &asked,
+                ),
             ),
             ["saga-timeout"] => (
                 LogKind::Timer(TimerId::Saga(self.instance.decisions)),

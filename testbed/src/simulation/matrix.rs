@@ -175,7 +175,7 @@ impl World {
                         Some(decision) if parked => {
                             self.script.faults.clear();
                             self.script.event_refused = false;
-                            let payload = Input::decision_json(decision, &Asked::default());
+                            let payload = Input::decision_json(decision, None, &Asked::default());
                             self.append(60_000, LogKind::Decision, Vec::new(), payload);
                         }
                         _ => return,

@@ -30,9 +30,7 @@ fn refuse(reason: &str, message: impl Into<String>) -> Answer {
 }
 
 fn accept(message: impl Into<String>) -> Answer {
-    Ok(Ok(Accepted {
-        message: message.into(),
-    }))
+    Ok(Ok(Accepted::new(message)))
 }
 
 /// Begins a new key space for the present revision. Sources that were reset are accepted first: what is folded is what is there now.

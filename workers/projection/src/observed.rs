@@ -22,6 +22,8 @@ pub(crate) struct Observed {
     pub(crate) sources: BTreeMap<String, SourceProgress>,
     /// It reads, but folds nothing.
     pub(crate) stopped: Option<ControlError>,
+    /// Key of the event before which it stopped.
+    pub(crate) stopped_key: Option<String>,
     /// Counted once for the session, not per partition.
     pub(crate) parked_keys: u64,
 }
@@ -46,8 +48,9 @@ impl Observed {
         progress: &Progress,
         parked: &ParkedKeys,
         pending: &[u64],
-        stopped: Option<ControlError>,
+        stopped: Option<(ControlError, String)>,
     ) -> Observed {
+        let (stopped, stopped_key) = stopped.unzip();
         let mut parked_keys: BTreeMap<u16, u64> = BTreeMap::new();
         for token in parked.tokens() {
             *parked_keys
@@ -101,6 +104,7 @@ impl Observed {
                 })
                 .collect(),
             stopped,
+            stopped_key,
             parked_keys: parked.keys() as u64,
         }
     }

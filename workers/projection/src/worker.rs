@@ -6,7 +6,7 @@ use crate::meters::Meters;
 use crate::observed::{Observed, Observer};
 use crate::session::cache::CACHE_BYTES_MAX;
 use crate::session::progress::Partitions;
-use crate::session::{self, Ask, Command, End, Plan};
+use crate::session::{self, Ask, Command, End, Plan, Want};
 use crate::situation::Situation;
 use crate::store::Store;
 use std::collections::BTreeMap;
@@ -104,6 +104,7 @@ pub async fn run_with(context: WorkerContext, options: Options) -> Result<(), Ru
             (projection_verb::STATUS, Answers::Any),
             (projection_verb::REBUILD, Answers::Any),
             (projection_verb::ACCEPT_SOURCE, Answers::Any),
+            (projection_verb::FIRST, Answers::Owner),
             (projection_verb::REDRIVE, Answers::Owner),
             (projection_verb::SKIP, Answers::Owner),
         ],
@@ -515,10 +516,20 @@ impl Worker {
                 Err(error) => refuse(request, error),
             },
             verb => match body::<ParkedRequest>(&request) {
-                Ok(ParkedRequest { key, by, why }) => {
+                Ok(ParkedRequest {
+                    key,
+                    position,
+                    by,
+                    why,
+                }) => {
                     let ask = Ask {
                         key,
-                        skip: verb == projection_verb::SKIP,
+                        want: match verb {
+                            projection_verb::SKIP => Want::Skip,
+                            projection_verb::REDRIVE => Want::Redrive,
+                            _ => Want::First,
+                        },
+                        position,
                         by,
                         why,
                         at: admin::now(),
@@ -576,20 +587,15 @@ impl Worker {
                 }
             }
             // What one of two key spaces did is done; else the refusal of the one in force, which comes last.
-            let done: Vec<String> = answers
-                .iter()
-                .filter_map(|answer| Some(answer.as_ref().ok()?.message.clone()))
-                .collect();
+            let done: Vec<&Accepted> = answers.iter().filter_map(|one| one.as_ref().ok()).collect();
+            let mut messages: Vec<&str> = done.iter().map(|one| one.message.as_str()).collect();
+            messages.dedup();
+            let accepted = Accepted {
+                message: messages.join("; "),
+                position: done.iter().find_map(|one| one.position.clone()),
+            };
             match (done.is_empty(), answers.pop()) {
-                (false, _) => {
-                    reply(
-                        request,
-                        Ok(Ok(Accepted {
-                            message: done.join("; "),
-                        })),
-                    )
-                    .await
-                }
+                (false, _) => reply(request, Ok(Ok(accepted))).await,
                 (true, Some(answer)) => reply(request, Ok(answer)).await,
                 (true, None) => {}
             }
@@ -623,6 +629,10 @@ impl Worker {
             live: live.map(|live| live.to_string()),
             revision: Some(self.workload.definition.revision()),
             stopped: self.stops(),
+            stopped_key: self
+                .sessions
+                .iter()
+                .find_map(|session| session.observer.get()?.stopped_key),
             seen: sum(|counters| counters.seen),
             matched: sum(|counters| counters.matched),
             skipped: sum(|counters| counters.skipped),

@@ -3,9 +3,10 @@
 use crate::engine::Engine;
 use crate::shard::decode;
 use std::sync::Arc;
-use tidemill_core::control::{ControlError, Described};
+use tidemill_core::control::{Accepted, ControlError, DecisionRequest, Described};
 use tidemill_core::names::{LogSubject, encode_token, partition};
 use tidemill_core::saga::{CompiledSaga, Input, Instance, Note};
+use tidemill_core::status::InstanceState;
 use tidemill_nats::{ReadFrom, Reader};
 
 /// Entries of a timeline that are shown; of more, the newest.
@@ -96,5 +97,35 @@ pub(crate) async fn describe(
         steps: instance.step_statuses(&saga),
         timeline,
         omitted,
+        decisions: instance.decisions,
     })
+}
+
+/// The answer to a decision about an instance that isn't running: taken already, or there is nothing to decide.
+pub(crate) async fn decided(
+    engine: &Engine,
+    request: &DecisionRequest,
+) -> Result<Accepted, ControlError> {
+    let described = describe(engine, &request.id, None).await?;
+    let state = described.summary.state;
+    if request.after < described.decisions {
+        return Ok(already_decided(&request.id, state));
+    }
+    if state.is_finished() {
+        let message = format!("instance {} is {}, not parked", request.id, state.as_str());
+        return Err(ControlError::new("NotParked", message));
+    }
+    // Its start is stored and not folded yet.
+    Err(ControlError::new(
+        "Unavailable",
+        format!("instance {} is just being taken on: ask again", request.id),
+    ))
+}
+
+/// The answer to a decision that was taken before.
+pub(crate) fn already_decided(id: &str, state: InstanceState) -> Accepted {
+    let state = state.as_str();
+    Accepted::new(format!(
+        "it was decided already: nothing is changed, and instance {id} is {state}"
+    ))
 }

@@ -555,7 +555,16 @@ impl Shard {
                 let _ = answer.send(self.cancel(request));
             }
             Ask::Decide(request, answer) => {
-                let _ = answer.send(self.decide(request));
+                if self.live.contains_key(&request.id) || self.unrunnable.contains_key(&request.id)
+                {
+                    let _ = answer.send(self.decide(request));
+                    return;
+                }
+                // Finished, perhaps by this very decision, whose answer was lost.
+                let engine = Arc::clone(&self.engine);
+                self.engine.work.spawn(async move {
+                    let _ = answer.send(describe::decided(&engine, &request).await);
+                });
             }
         }
     }
@@ -621,23 +630,28 @@ impl Shard {
             _ => {
                 self.engine
                     .append_later(request.id, LogKind::Cancel, Input::cancel_json(&asked));
-                Ok(Accepted {
-                    message: "cancelling: what was done is taken back".to_owned(),
-                })
+                Ok(Accepted::new("cancelling: what was done is taken back"))
             }
         }
     }
 
     fn decide(&mut self, request: DecisionRequest) -> Result<Accepted, ControlError> {
         let live = self.running(&request.id)?;
+        let (decisions, state) = (live.instance.decisions, live.instance.state());
+        if request.after < decisions {
+            return Ok(describe::already_decided(&request.id, state));
+        }
         let Some(Parked { reason, .. }) = &live.instance.parked else {
-            let message = format!(
-                "instance {} is {}, not parked",
-                request.id,
-                live.instance.state().as_str()
-            );
+            let message = format!("instance {} is {}, not parked", request.id, state.as_str());
             return Err(ControlError::new("NotParked", message));
         };
+        if request.after > decisions {
+            let message = format!(
+                "instance {} has had {decisions} decisions, not {}: look at it again",
+                request.id, request.after
+            );
+            return Err(ControlError::new("Invalid", message));
+        }
         let message = format!("{} (it was {})", word(request.decision), reason.as_str());
         let asked = Asked {
             by: request.by,
@@ -646,9 +660,9 @@ impl Shard {
         self.engine.append_later(
             request.id,
             LogKind::Decision,
-            Input::decision_json(request.decision, &asked),
+            Input::decision_json(request.decision, Some(request.after), &asked),
         );
-        Ok(Accepted { message })
+        Ok(Accepted::new(message))
     }
 
     fn running(&self, id: &str) -> Result<&Live, ControlError> {

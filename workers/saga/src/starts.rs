@@ -153,9 +153,7 @@ impl Triggers {
             }
         }
         match (accepted.is_empty(), named) {
-            (false, _) => Ok(Accepted {
-                message: accepted.join("; "),
-            }),
+            (false, _) => Ok(Accepted::new(accepted.join("; "))),
             (true, Some(stream)) => Err(ControlError::new(
                 "NotReset",
                 format!("stream {stream} is no trigger that was set back or replaced"),

@@ -212,7 +212,12 @@ async fn a_projection_runs_with_the_listed_permissions_only() {
     control::ask(&admin, &projection(), "status", &json!({}), CAP)
         .await
         .unwrap();
-    control::ask(&admin, &projection(), "skip", &json!({"key": "o-3"}), CAP)
+    let key = json!({"key": "o-3"});
+    let first = control::ask(&admin, &projection(), "first", &key, CAP)
+        .await
+        .unwrap();
+    let named = json!({"key": "o-3", "position": first["ok"]["position"]});
+    control::ask(&admin, &projection(), "skip", &named, CAP)
         .await
         .unwrap();
     let parked = admin.stream_state(&projection().parked_stream()).await;

@@ -52,6 +52,7 @@ pub(crate) fn show(described: &Described, saga: &ResourceId, context: &Context) 
         steps,
         timeline,
         omitted,
+        ..
     } = described;
     let took = summary.updated_at.millis_since(summary.started_at);
     let out = &context.output;

@@ -62,7 +62,7 @@ impl World {
         if decision == Decision::Skip {
             self.see_to_it(id, &run8, reason);
         }
-        let payload = Input::decision_json(decision, &Asked::default());
+        let payload = Input::decision_json(decision, Some(decisions), &Asked::default());
         self.append(Message::new(id, LogKind::Decision, payload));
     }
 

@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use lead::Live;
-pub(crate) use redrive::{Ask, Command, token_of};
+pub(crate) use redrive::{Ask, Command, Want, token_of};
 
 /// Catching up: rows are written when so many are dirty. With more the memory would grow, with fewer the same row would be written more often.
 const DIRTY_ROWS_MAX: usize = 250_000;
@@ -667,7 +667,7 @@ impl Session {
                 "{} (key token {}, position {}: {})",
                 error.message, halted.token, halted.position, halted.message
             );
-            error
+            (error, redrive::key_of(&halted.token))
         });
         // Gauges of two key spaces would overwrite each other: those of the rows that readers don't see yet stay out.
         if !self.lead.is_building() {

@@ -4,11 +4,13 @@ use super::intake::{self, Incoming};
 use super::{Halted, Session};
 use crate::error::SessionError;
 use tidemill_core::control::{Accepted, ControlError};
-use tidemill_core::names::{PROJECTION_PARTITIONS, TokenError, encode_token, partition};
+use tidemill_core::names::{
+    PROJECTION_PARTITIONS, TokenError, decode_token, encode_token, partition,
+};
 use tidemill_core::projection::parked::{
     Decision, DecisionKind, Entry, Kept, Redriven, Waiting, redriven,
 };
-use tidemill_core::projection::{KEYLESS_TOKEN, decision_key};
+use tidemill_core::projection::{KEYLESS_TOKEN, Position, Positions, decision_key};
 use tidemill_core::timestamp::Timestamp;
 use tidemill_nats::StoredMessage;
 use tokio::sync::oneshot;
@@ -18,11 +20,23 @@ use tokio::sync::oneshot;
 pub(crate) struct Ask {
     /// Row key, or [`KEYLESS_TOKEN`] for what has none; `None` = all that wait.
     pub(crate) key: Option<String>,
-    /// Leave out the event that each key waits for, before the rest is tried again.
-    pub(crate) skip: bool,
+    pub(crate) want: Want,
+    /// Where the event stands that is meant, as rows' headers write it.
+    pub(crate) position: Option<String>,
     pub(crate) by: String,
     pub(crate) why: String,
     pub(crate) at: Timestamp,
+}
+
+/// What is wanted of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Say what it waits for.
+    First,
+    /// Try again.
+    Redrive,
+    /// Leave out what it waits for, and try the rest again.
+    Skip,
 }
 
 /// An [`Ask`] and where its answer goes; `None` = it concerns no key of this session.
@@ -35,11 +49,26 @@ pub(crate) struct Command {
 /// What became of the keys asked for.
 #[derive(Debug, Default)]
 struct Outcome {
+    /// What was asked for was done before: how.
+    already: Option<&'static str>,
+    /// Where the event stands that was named.
+    position: Option<String>,
     keys: usize,
     folded: usize,
     left_out: usize,
     /// Token and reason of keys that still wait.
     waiting: Vec<(Box<str>, &'static str, String)>,
+}
+
+/// What the event that a request names is to its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    /// The key waits for it.
+    First,
+    /// A person has left it out.
+    LeftOut,
+    /// The row has it.
+    Folded,
 }
 
 impl Session {
@@ -56,9 +85,10 @@ impl Session {
         &mut self,
         ask: &Ask,
     ) -> Result<Option<Result<Accepted, ControlError>>, SessionError> {
+        let refuse = |reason, message: String| Ok(Some(Err(ControlError::new(reason, message))));
         let token = match ask.key.as_deref().map(token_of).transpose() {
             Ok(token) => token,
-            Err(error) => return Ok(Some(Err(ControlError::new("Invalid", error.to_string())))),
+            Err(error) => return refuse("Invalid", error.to_string()),
         };
         if let Some(token) = &token
             && !self
@@ -69,6 +99,42 @@ impl Session {
             return Ok(None);
         }
         self.settle().await?;
+        let mut outcome = Outcome::default();
+        let mut skip = None;
+        match (ask.want, &token, &ask.position) {
+            (Want::First, Some(token), _) => return Ok(Some(self.first(token))),
+            (Want::First, None, _) | (_, None, Some(_)) => {
+                return refuse("Invalid", "a position is of a key: name the key".to_owned());
+            }
+            (Want::Skip, _, None) => {
+                let message =
+                    "a skip names a key and the position it waits for, which `first` says";
+                return refuse("Invalid", message.to_owned());
+            }
+            (Want::Redrive, _, None) => {}
+            (want, Some(token), Some(position)) => {
+                let positions = match self.sources.read(position) {
+                    Ok(positions) if !positions.is_empty() => positions,
+                    Ok(_) => return refuse("Invalid", "the position is empty".to_owned()),
+                    Err(error) => {
+                        let message = format!("`{position}` is no position here: {error}");
+                        return refuse("Invalid", message);
+                    }
+                };
+                outcome.position = Some(position.clone());
+                match (want, self.named(token, &positions).await?) {
+                    (Want::Skip, Ok(Named::First)) => skip = Some(positions),
+                    (_, Ok(Named::First)) => {}
+                    (Want::Skip, Ok(Named::Folded)) => {
+                        let message = format!("{position} was folded meanwhile: it is in the row");
+                        return refuse("AlreadyFolded", message);
+                    }
+                    (_, Ok(Named::LeftOut)) => outcome.already = Some("was left out already"),
+                    (_, Ok(Named::Folded)) => outcome.already = Some("is in the row already"),
+                    (_, Err(error)) => return Ok(Some(Err(error))),
+                }
+            }
+        }
         let halted_here = self
             .halted
             .as_ref()
@@ -76,20 +142,13 @@ impl Session {
         let tokens: Vec<Box<str>> = match &token {
             None => self.parked.tokens().map(Into::into).collect(),
             Some(token) if !self.parked.waiting(token).is_empty() => vec![token.as_str().into()],
-            Some(_) if halted_here => Vec::new(),
-            Some(token) => {
-                let key = ask.key.as_deref().unwrap_or(token);
-                return Ok(Some(Err(ControlError::new(
-                    "NotParked",
-                    format!("`{key}` isn't parked"),
-                ))));
-            }
+            Some(_) if halted_here || outcome.already.is_some() => Vec::new(),
+            Some(token) => return Ok(Some(Err(not_parked(token)))),
         };
-        let mut outcome = Outcome::default();
         let mut done = Vec::new();
         for token in tokens {
             outcome.keys += 1;
-            self.redrive_key(&token, ask, &mut outcome, &mut done)
+            self.redrive_key(&token, ask, skip.as_ref(), &mut outcome, &mut done)
                 .await?;
         }
         // The rows first: what is deleted before them would be lost.
@@ -101,9 +160,100 @@ impl Session {
                 .await?;
         }
         if halted_here || self.halted.is_some() && outcome.folded + outcome.left_out > 0 {
-            self.go_on(ask, halted_here, &mut outcome).await?;
+            let skip = skip.as_ref().filter(|_| halted_here);
+            self.go_on(ask, skip, &mut outcome).await?;
         }
         Ok(Some(outcome.answer()))
+    }
+
+    /// Where the event stands that a key waits for; of what has no key, the last of each source.
+    fn waits_for(&self, token: &str) -> Option<Positions> {
+        let waiting = self.parked.waiting(token);
+        let meant = match token == KEYLESS_TOKEN {
+            true => waiting,
+            false => waiting.get(..1).unwrap_or_default(),
+        };
+        let mut positions = Positions::default();
+        for one in meant {
+            positions.set(one.source, positions.get(one.source).max(one.position));
+        }
+        if let Some(halted) = &self.halted
+            && positions.is_empty()
+            && *halted.token == *token
+        {
+            positions.set(halted.source, halted.position);
+        }
+        (!positions.is_empty()).then_some(positions)
+    }
+
+    fn first(&self, token: &str) -> Result<Accepted, ControlError> {
+        let position = self.waits_for(token).ok_or_else(|| not_parked(token))?;
+        let position = self.sources.write(&position);
+        Ok(Accepted {
+            message: format!("`{}` waits for {position}", key_of(token)),
+            position: Some(position),
+        })
+    }
+
+    /// What the event at these positions is to a key; an error if it is nothing, or not its turn.
+    async fn named(
+        &mut self,
+        token: &str,
+        positions: &Positions,
+    ) -> Result<Result<Named, ControlError>, SessionError> {
+        let first = self.waits_for(token);
+        let keyless = token == KEYLESS_TOKEN;
+        let all: Vec<(usize, Position)> = (0..self.sources.len())
+            .map(|source| (source, positions.get(source)))
+            .collect();
+        let is_first = match keyless {
+            // They don't wait for each other, and more may have come since.
+            true => self
+                .parked
+                .waiting(token)
+                .iter()
+                .any(|waiting| waiting.position <= positions.get(waiting.source)),
+            false => false,
+        };
+        let same = |first: &Positions| {
+            all.iter()
+                .all(|(source, position)| first.get(*source) == *position)
+        };
+        if is_first || first.as_ref().is_some_and(same) {
+            return Ok(Ok(Named::First));
+        }
+        let mut named = all
+            .iter()
+            .filter(|(_, position)| *position != Position::default());
+        if named
+            .clone()
+            .all(|(source, position)| self.decisions.contains(&(*source, *position, token.into())))
+        {
+            return Ok(Ok(Named::LeftOut));
+        }
+        if !keyless {
+            if self.cache.is_cold(token) {
+                self.warm(vec![token.into()]).await?;
+            }
+            let place = self.cache.locate(token);
+            if let Some(cached) = self.cache.at(place)
+                && named.all(|(source, position)| *position <= cached.row.positions().get(*source))
+            {
+                return Ok(Ok(Named::Folded));
+            }
+        }
+        Ok(Err(match first {
+            None => not_parked(token),
+            Some(first) => ControlError::new(
+                "NotFirst",
+                format!(
+                    "`{}` waits for {}, not for {}",
+                    key_of(token),
+                    self.sources.write(&first),
+                    self.sources.write(positions)
+                ),
+            ),
+        }))
     }
 
     /// Tries a key's events in order until one can't be folded.
@@ -111,17 +261,17 @@ impl Session {
         &mut self,
         token: &str,
         ask: &Ask,
+        skip: Option<&Positions>,
         outcome: &mut Outcome,
         done: &mut Vec<u64>,
     ) -> Result<(), SessionError> {
-        let mut skip = ask.skip;
         // Events without a key don't wait for each other.
         let keyless = token == KEYLESS_TOKEN;
         for waiting in self.parked.waiting(token).to_vec() {
-            if skip {
+            // What is named is what waits first: nothing behind it stands at or before it.
+            if skip.is_some_and(|skip| waiting.position <= skip.get(waiting.source)) {
                 self.decide(token, waiting.source, waiting.position, ask)
                     .await?;
-                skip = keyless && ask.skip;
                 self.leave(token, &waiting, done);
                 self.count(partition(token, PROJECTION_PARTITIONS), |tally| {
                     tally.left_out += 1
@@ -163,7 +313,7 @@ impl Session {
         &mut self,
         token: &str,
         source: usize,
-        position: tidemill_core::projection::Position,
+        position: Position,
         ask: &Ask,
     ) -> Result<(), SessionError> {
         let Some(of) = self.sources.get(source) else {
@@ -283,7 +433,7 @@ impl Session {
     async fn go_on(
         &mut self,
         ask: &Ask,
-        halted_here: bool,
+        skip: Option<&Positions>,
         outcome: &mut Outcome,
     ) -> Result<(), SessionError> {
         let Some(Halted {
@@ -295,7 +445,7 @@ impl Session {
         else {
             return Ok(());
         };
-        if ask.skip && halted_here && self.parked.waiting(&token).is_empty() {
+        if skip.is_some_and(|skip| position <= skip.get(source)) {
             self.decide(&token, source, position, ask).await?;
             outcome.left_out += 1;
         }
@@ -317,24 +467,43 @@ impl Outcome {
         let counted = |number: usize, noun: &str| {
             format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
         };
+        let done = self.folded + self.left_out;
         let mut message = format!(
             "{}: {} folded, {} left out",
             counted(self.keys, "key"),
             counted(self.folded, "event"),
             self.left_out
         );
-        let Some((token, reason, error)) = self.waiting.first() else {
-            return Ok(Accepted { message });
-        };
-        message.push_str(&format!(
-            "; {} still parked, such as {token}: {error}",
-            counted(self.waiting.len(), "key")
-        ));
-        match self.folded + self.left_out {
-            0 => Err(ControlError::new(reason, message)),
-            _ => Ok(Accepted { message }),
+        if let Some(already) = self.already {
+            let position = self.position.as_deref().unwrap_or_default();
+            message = match done {
+                0 => format!("{position} {already}"),
+                _ => format!("{position} {already}; {message}"),
+            };
         }
+        if let Some((token, reason, error)) = self.waiting.first() {
+            message.push_str(&format!(
+                "; {} still parked, such as {token}: {error}",
+                counted(self.waiting.len(), "key")
+            ));
+            if done == 0 && self.already.is_none() {
+                return Err(ControlError::new(reason, message));
+            }
+        }
+        Ok(Accepted {
+            message,
+            position: self.position,
+        })
     }
+}
+
+fn not_parked(token: &str) -> ControlError {
+    ControlError::new("NotParked", format!("`{}` isn't parked", key_of(token)))
+}
+
+/// A key as people write it.
+pub(super) fn key_of(token: &str) -> String {
+    decode_token(token).unwrap_or_else(|_| token.to_owned())
 }
 
 /// Token of a key as people write it.
