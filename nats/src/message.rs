@@ -23,6 +23,24 @@ pub struct StoredMessage {
     pub pending: u64,
 }
 
+/// The subject to which an expected last sequence applies, if it isn't the message's own.
+const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+
+impl StoredMessage {
+    /// Whether the server stored it on condition that nothing was at its subject. False says nothing: it may be the first all the same.
+    #[must_use]
+    pub fn was_stored_as_first(&self) -> bool {
+        let Some(headers) = &self.headers else {
+            return false;
+        };
+        let of_another = |name: &str| name.eq_ignore_ascii_case(EXPECTED_SUBJECT);
+        let mut expected = headers.get_all(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE);
+        expected.next().is_some_and(|value| value.as_str() == "0")
+            && expected.next().is_none()
+            && !headers.iter().any(|(name, _)| of_another(name.as_ref()))
+    }
+}
+
 /// Where a delivered message stands, as the reply subject of its delivery tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Delivery {

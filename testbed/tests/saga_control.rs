@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidemill_core::control::{
     Accepted, CancelRequest, Decision, DecisionRequest, Described, InstanceRequest,
 };
+use tidemill_core::names::{LogKind, LogSubject};
 use tidemill_core::status::InstanceState;
+use tidemill_nats::{Publish, PublishError, Publisher};
 use tidemill_testbed::fulfilment::{
     CAP, counted, definition, done, participants, ready, settled, start,
 };
@@ -293,4 +295,89 @@ async fn an_id_starts_once_whoever_asks_and_is_described_after_its_end() {
     refused(describe(&lab, "never").await, "NotFound");
     refused(describe(&lab, "").await, "Invalid");
     refused(describe(&lab, &"x".repeat(300)).await, "Invalid");
+}
+
+/// Somebody who may write to the log can't run an instance again that is finished, and that no worker remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_start_in_the_log_starts_nothing() {
+    const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+    let lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let participants = participants(&lab, |_| Conduct::Do).await;
+    let mut worker = lab.worker("a").expect("a worker");
+    assert!(start(&lab, "o").await);
+    settled(&lab, "o").await;
+    let resource = &lab.contract.resource;
+    let (log, root) = (resource.log_stream(), lab.nats.root());
+    let subject = LogSubject::new("o", 64, LogKind::Started)
+        .and_then(|subject| subject.to_subject(resource, root))
+        .expect("a subject");
+    let stored = lab.nats.last_at_leader(&log, &subject).await;
+    let stored = stored.expect("read").expect("a start");
+    assert!(stored.was_stored_as_first(), "{stored:?}");
+    // Another run, so that another command would be sent.
+    let text = String::from_utf8(stored.payload.to_vec()).expect("text");
+    let run = text
+        .split("\"run\":\"")
+        .nth(1)
+        .and_then(|rest| rest.get(..32));
+    let forged = text.replace(run.expect("a run"), &"0123456789abcdef".repeat(2));
+    assert_ne!(forged, text);
+    let publisher = Publisher::new(&lab.nats, 8);
+    let publish = async |subject: &str, headers: &[(&str, &str)]| {
+        let mut message = Publish::new(subject, forged.clone());
+        for (name, value) in headers {
+            message.headers.insert(*name, *value);
+        }
+        publisher.publish(message).await.await
+    };
+    publish(&subject, &[]).await.expect("stored");
+    publish(&subject, &[("nats-expected-last-subject-sequence", "0")])
+        .await
+        .expect("stored");
+    let refused = publish(&subject, &[(EXPECTED, "0")]).await;
+    assert_eq!(refused, Err(PublishError::Conflict));
+    // About another subject, at which there is nothing. Some servers refuse that.
+    let elsewhere = [
+        (EXPECTED, "0"),
+        (
+            "Nats-Expected-Last-Subject-Sequence-Subject",
+            "_tm.log.none",
+        ),
+    ];
+    let _ = publish(&subject, &elsewhere).await;
+    // In another partition nothing is before it.
+    let mut parts: Vec<String> = subject.split('.').map(str::to_owned).collect();
+    let partition: u16 = parts[4].parse().expect("a partition");
+    parts[4] = ((partition + 1) % 64).to_string();
+    publish(&parts.join("."), &[(EXPECTED, "0")])
+        .await
+        .expect("stored");
+    // The first one starts an instance, whoever writes it.
+    let own = LogSubject::new("by-hand", 64, LogKind::Started)
+        .and_then(|subject| subject.to_subject(resource, root))
+        .expect("a subject");
+    publish(&own, &[]).await.expect("stored");
+    let by_hand = settled(&lab, "by-hand").await;
+    assert_eq!(
+        by_hand.summary.state,
+        InstanceState::Completed,
+        "{by_hand:#?}"
+    );
+    // The same when the log is folded anew.
+    for _ in 0..2 {
+        counted(&lab, "two instances", |counters| {
+            (counters.started, counters.completed, counters.running) == (2, 2, 0)
+        })
+        .await;
+        participants.ledger(|ledger| assert_eq!(ledger.asked.len(), 6, "{ledger:?}"));
+        worker.kill9();
+        worker = lab.worker("b").expect("a worker");
+        ready(&lab, "b").await;
+        assert!(!start(&lab, "o").await);
+    }
+    assert!(
+        worker.stderr().contains("a start is left alone"),
+        "{}",
+        worker.stderr()
+    );
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::names::LogKind;
 use tidemill_core::planted::{Bug, planted};
-use tidemill_nats::{HeaderMap, Publish, PublishError};
+use tidemill_nats::{HeaderMap, Publish, PublishError, StoredMessage};
+use tokio_util::sync::CancellationToken;
 
 /// Pause after an append whose fate is unknown.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -103,6 +104,38 @@ impl Engine {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.shutdown.cancelled() => return Appended::Abandoned,
+            }
+        }
+    }
+
+    /// Whether a message with a start in it is its instance's start: what an instance is started with is the first at its subject. The
+    /// log has seen to that for all that workers append. What somebody else wrote there is looked into: it would start an instance again
+    /// that is finished, and forgotten.
+    pub(crate) async fn is_start(
+        &self,
+        instance: &str,
+        message: &StoredMessage,
+        stop: &CancellationToken,
+    ) -> bool {
+        let subject = self.log_subject(instance, LogKind::Started);
+        if subject.as_deref() != Some(message.subject.as_str()) {
+            // Of a partition that isn't its own.
+            return false;
+        }
+        if message.was_stored_as_first() || planted(Bug::StartUnguarded) {
+            return true;
+        }
+        let log = &self.workload.log_stream;
+        loop {
+            match self.nats.next_for_subject(log, &message.subject, 0).await {
+                Ok(first) => return first.is_some_and(|first| first.sequence == message.sequence),
+                Err(error) => {
+                    tracing::warn!(%error, instance, "the start of an instance can't be looked for; trying again");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = stop.cancelled() => return false,
             }
         }
     }

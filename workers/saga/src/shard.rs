@@ -304,6 +304,16 @@ impl Shard {
                 return;
             }
         };
+        if matches!(input, Input::Started(_))
+            && !self.engine.is_start(&id, message, &self.stop).await
+        {
+            self.engine.metrics.unreadable.inc();
+            self.engine
+                .tally
+                .change(partition, |counters| counters.unreadable += 1);
+            tracing::warn!(instance = %id, sequence = message.sequence, "a start is left alone: no worker wrote it, and the instance had one before");
+            return;
+        }
         let caught_up = self.is_caught_up();
         let effects = match (self.live.entry(id.clone()), input) {
             (Entry::Occupied(mut entry), input) => {
