@@ -167,7 +167,11 @@ async fn skip_all(
     context: &Context,
 ) -> Result<()> {
     let parked = waiting::read(nats, projection).await?;
-    let mut keys: BTreeSet<String> = parked.into_iter().map(|one| one.key).collect();
+    let mut keys: BTreeSet<String> = parked
+        .into_iter()
+        .filter(|one| !one.foreign)
+        .map(|one| one.key)
+        .collect();
     // Before it stopped, nothing was parked for it.
     let status = projection::status(nats, projection).await?;
     keys.extend(status.and_then(|status| status.stopped_key));

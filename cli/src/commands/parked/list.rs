@@ -38,7 +38,7 @@ struct Parked {
     kind: Kind,
     namespace: String,
     name: String,
-    /// Row key, instance, or `event <position>` for an event that started nothing.
+    /// Row key, instance, `event <position>` for an event that started nothing, `message <sequence>` for what no worker wrote.
     key: String,
     /// Instances and keys can be tried again or given up; events that started nothing are only kept.
     decidable: bool,
@@ -133,6 +133,8 @@ async fn of(nats: &Nats, resource: &ResourceId) -> Result<Vec<Parked>> {
     };
     let mut parked = Vec::new();
     for (first, waiting) in by_key(read(nats, resource).await?) {
+        // Nothing waits behind what isn't ours.
+        let waiting = if first.foreign { 0 } else { waiting };
         let (reason, message) = first
             .failure
             .unwrap_or_else(|| ("Follower".to_owned(), count(waiting as u64, "event")));
@@ -142,7 +144,7 @@ async fn of(nats: &Nats, resource: &ResourceId) -> Result<Vec<Parked>> {
             message,
             waiting,
             first.since,
-            resource.kind == Kind::Projection,
+            resource.kind == Kind::Projection && !first.foreign,
         ));
     }
     if resource.kind == Kind::Saga {

@@ -67,18 +67,28 @@ pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()
                 .remedy("`tidemill parked list` shows what is"),
         );
     }
+    let foreign = waiting.iter().any(|one| one.foreign);
     let shown: Vec<Shown> = waiting.into_iter().map(shown).collect();
     if context.output.format != Format::Table {
         return context.output.document(&shown);
     }
-    for_people(&resource, &args.key, &shown, context)
+    for_people(&resource, &args.key, &shown, foreign, context)
 }
 
-fn for_people(resource: &ResourceId, key: &str, shown: &[Shown], context: &Context) -> Result<()> {
-    context.output.line(format!(
-        "{resource} {key}: {} parked",
-        count(shown.len() as u64, "event")
-    ))?;
+fn for_people(
+    resource: &ResourceId,
+    key: &str,
+    shown: &[Shown],
+    foreign: bool,
+    context: &Context,
+) -> Result<()> {
+    context.output.line(match foreign {
+        true => format!("{resource} {key}: nothing that waits"),
+        false => format!(
+            "{resource} {key}: {} parked",
+            count(shown.len() as u64, "event")
+        ),
+    })?;
     for one in shown {
         let why = match (&one.reason, &one.message) {
             (Some(reason), Some(message)) => format!("{reason}: {message}"),
@@ -93,6 +103,7 @@ fn for_people(resource: &ResourceId, key: &str, shown: &[Shown], context: &Conte
         }
     }
     context.output.line(match resource.kind {
+        _ if foreign => "\nworkers leave it alone, and nothing waits behind it",
         Kind::Projection => {
             "\nredrive folds it again, then what follows; skip leaves this one out for good"
         }

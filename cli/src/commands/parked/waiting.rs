@@ -4,13 +4,15 @@ use crate::error::{CliError, Result, chain};
 use std::collections::BTreeMap;
 use tidemill_core::names::{Kind, ResourceId, decode_token};
 use tidemill_core::projection::parked::{
-    ERROR_HEADER, FOLLOWER, ORIGINAL_PREFIX, PARKED_HEADER, SUBJECT_HEADER,
+    ERROR_HEADER, Entry, FOLLOWER, ORIGINAL_PREFIX, PARKED_HEADER, SUBJECT_HEADER,
 };
 use tidemill_core::projection::{KEYLESS_TOKEN, POSITION_HEADER, REVISION_HEADER};
 use tidemill_nats::{Nats, ReadError, ReadFrom, Reader, StoredMessage};
 
 /// Messages taken at once.
 const BATCH: usize = 500;
+/// Reason of what no worker has written.
+const FOREIGN: &str = "Foreign";
 /// Headers of what a saga's trigger has set aside.
 const TRIGGER_REASON: &str = "Tidemill-Reason";
 const TRIGGER_STREAM: &str = "Tidemill-Stream";
@@ -31,6 +33,8 @@ pub(super) struct Waiting {
     pub(super) since: i64,
     /// Subject, headers and payload of the event, if they were copied.
     pub(super) event: Option<Copied>,
+    /// No worker has written it: somebody has published into the parked stream. Workers leave it alone.
+    pub(super) foreign: bool,
 }
 
 /// A copied event.
@@ -65,8 +69,8 @@ pub(super) async fn read(nats: &Nats, resource: &ResourceId) -> Result<Vec<Waiti
         > 0
     {
         found.extend(batch.drain(..).map(|message| match resource.kind {
-            Kind::Projection => of_projection(&message),
-            Kind::Saga => of_saga(&message),
+            Kind::Projection => of_projection(&message, &stream),
+            Kind::Saga => of_saga(&message, &stream),
         }));
     }
     Ok(found)
@@ -82,14 +86,17 @@ pub(super) fn by_key(waiting: Vec<Waiting>) -> Vec<(Waiting, usize)> {
     keys.into_values().collect()
 }
 
-fn of_projection(message: &StoredMessage) -> Waiting {
+fn of_projection(message: &StoredMessage, stream: &str) -> Waiting {
     let header = |name: &str| header(message, name);
     let token = message.subject.rsplit('.').next().unwrap_or_default();
-    let key = if token == KEYLESS_TOKEN {
-        KEYLESS_TOKEN.to_owned()
-    } else {
-        decode_token(token).unwrap_or_else(|_| token.to_owned())
+    let key = match decode_token(token) {
+        _ if token == KEYLESS_TOKEN => KEYLESS_TOKEN.to_owned(),
+        Ok(key) => key,
+        Err(_) => return foreign(message, stream, "its subject ends with no key"),
     };
+    if let Err(error) = Entry::recognise(|name| borrowed_header(message, name)) {
+        return foreign(message, stream, &error.to_string());
+    }
     let reason = header(PARKED_HEADER).unwrap_or_default();
     Waiting {
         key,
@@ -98,27 +105,51 @@ fn of_projection(message: &StoredMessage) -> Waiting {
         position: header(POSITION_HEADER).unwrap_or_default(),
         since: message.stored_at.millis(),
         event: header(SUBJECT_HEADER).map(|subject| copied(message, subject, original)),
+        foreign: false,
     }
 }
 
-fn of_saga(message: &StoredMessage) -> Waiting {
+fn of_saga(message: &StoredMessage, stream: &str) -> Waiting {
     let header = |name: &str| header(message, name);
-    let position = format!(
-        "{}:{}",
-        header(TRIGGER_STREAM).unwrap_or_default(),
-        header(TRIGGER_SEQUENCE).unwrap_or_default()
-    );
+    let (Some(source), Some(sequence), Some(reason)) = (
+        header(TRIGGER_STREAM),
+        header(TRIGGER_SEQUENCE).filter(|sequence| sequence.parse::<u64>().is_ok()),
+        header(TRIGGER_REASON),
+    ) else {
+        return foreign(
+            message,
+            stream,
+            "it has no headers that say where it is from",
+        );
+    };
     let own = |name: &str| (!name.starts_with("Tidemill-")).then(|| name.to_owned());
     Waiting {
-        key: format!("event {}", header(TRIGGER_SEQUENCE).unwrap_or_default()),
+        key: format!("event {sequence}"),
         key_space: String::new(),
-        failure: Some((
-            "NotStarted".to_owned(),
-            header(TRIGGER_REASON).unwrap_or_default(),
-        )),
-        position,
+        failure: Some(("NotStarted".to_owned(), reason)),
+        position: format!("{source}:{sequence}"),
         since: message.stored_at.millis(),
         event: header("Tidemill-Subject").map(|subject| copied(message, subject, own)),
+        foreign: false,
+    }
+}
+
+/// What no worker has written: it is named by where it is, so that it can be taken away.
+fn foreign(message: &StoredMessage, stream: &str, why: &str) -> Waiting {
+    let sequence = message.sequence;
+    let words = format!(
+        "not written by a worker: {why}; `nats stream rmm {stream} {sequence}` takes it away"
+    );
+    Waiting {
+        key: format!("message {sequence}"),
+        key_space: String::new(),
+        failure: Some((FOREIGN.to_owned(), words)),
+        position: format!("{stream}:{sequence}"),
+        since: message.stored_at.millis(),
+        event: Some(copied(message, message.subject.to_string(), |name| {
+            Some(name.to_owned())
+        })),
+        foreign: true,
     }
 }
 
@@ -147,5 +178,9 @@ fn copied(
 }
 
 fn header(message: &StoredMessage, name: &str) -> Option<String> {
-    Some(message.headers.as_ref()?.get(name)?.as_str().to_owned())
+    borrowed_header(message, name).map(str::to_owned)
+}
+
+fn borrowed_header<'a>(message: &'a StoredMessage, name: &str) -> Option<&'a str> {
+    Some(message.headers.as_ref()?.get(name)?.as_str())
 }

@@ -109,6 +109,26 @@ impl Entry {
         }
     }
 
+    /// Whether these are headers that a worker writes, as far as can be told without knowing the sources. Anybody who may publish to the
+    /// parked stream can put something else there.
+    ///
+    /// # Errors
+    /// [`EntryError::Header`]
+    pub fn recognise<'a>(find: impl Fn(&str) -> Option<&'a str>) -> Result<(), EntryError> {
+        let check = |name: &'static str, is: fn(&str) -> bool| match find(name) {
+            Some(value) if is(value) => Ok(()),
+            _ => Err(EntryError::Header(name)),
+        };
+        check(REVISION_HEADER, |value| KeySpace::parse(value).is_some())?;
+        check(POSITION_HEADER, |value| {
+            value
+                .split_once('=')
+                .is_some_and(|(stream, position)| stream.contains('/') && position.contains(':'))
+        })?;
+        check(STORED_AT_HEADER, |value| value.parse::<i64>().is_ok())?;
+        check(PARKED_HEADER, |value| !value.is_empty())
+    }
+
     /// Reads what [`Entry::write`] writes.
     ///
     /// # Errors

@@ -253,6 +253,13 @@ fn read(headers: &[(String, String)], payload: &[u8]) -> Result<Entry, EntryErro
     Entry::read(&sources(), &borrowed, payload)
 }
 
+fn recognise(headers: &[(String, String)]) -> Result<(), EntryError> {
+    Entry::recognise(|wanted| {
+        let found = headers.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, value)| &**value)
+    })
+}
+
 #[test]
 fn an_entry_without_one_of_its_headers_is_refused() {
     let (headers, payload) = entry(1, Kept::InSource, None).write(&sources());
@@ -268,6 +275,7 @@ fn an_entry_without_one_of_its_headers_is_refused() {
             .cloned()
             .collect();
         assert!(read(&rest, &payload).is_err(), "{missing}");
+        assert_eq!(recognise(&rest), Err(EntryError::Header(missing)));
     }
 }
 
@@ -284,11 +292,15 @@ proptest! {
         let failure = failed.then(|| ("NoSuchKey".to_owned(), "`event.data.x` isn't there".to_owned()));
         let entry = entry(source, kept, failure);
         let (headers, payload) = entry.write(&sources());
+        prop_assert_eq!(recognise(&headers), Ok(()));
         prop_assert_eq!(read(&headers, &payload), Ok(entry));
     }
 
     #[test]
     fn no_message_panics(headers in proptest::collection::vec(("(Tidemill-(Rev|Pos|Parked|Stored-At|Subject|H-|H-x))|\\PC{0,5}", "\\PC{0,20}|0123456789abcdef|shop/a=x:1|1"), 0..8)) {
-        let _ = read(&headers, b"");
+        // What is read is recognised.
+        if read(&headers, b"").is_ok() {
+            prop_assert_eq!(recognise(&headers), Ok(()));
+        }
     }
 }
