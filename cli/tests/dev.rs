@@ -16,11 +16,25 @@ use tidemill_testbed::{NatsServer, eventually};
 const PLACED: &str =
     "event publish orders --type OrderPlaced --subject o-1 --id 1 --data '{\"total\": 12.50}'";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_first_screen_says_where_and_what_next_and_ctrl_c_stops_everything() {
+/// A folder with manifests, and `tidemill dev` of it.
+async fn begun(options: &str) -> (Shell, Dev) {
     let shell = Shell::new();
     write_manifests(&shell);
-    let mut dev = Dev::start(&shell, "").await;
+    let dev = Dev::start(&shell, options).await;
+    (shell, dev)
+}
+
+/// Waits until a query shows a word.
+async fn shows(shell: &Shell, query: &str, word: &str) {
+    until(shell, &format!("{query} -o json"), |ran| {
+        ran.stdout.contains(word)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_screen_says_where_and_what_next_and_ctrl_c_stops_everything() {
+    let (shell, mut dev) = begun("").await;
     dev.line("Saga default/fulfilment: ready").await;
     dev.line("Projection default/status: ready").await;
     shell.run(PLACED).ok();
@@ -53,14 +67,9 @@ async fn the_first_screen_says_where_and_what_next_and_ctrl_c_stops_everything()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_stays_between_runs_until_fresh() {
-    let shell = Shell::new();
-    write_manifests(&shell);
-    let run = Dev::start(&shell, "").await;
+    let (shell, run) = begun("").await;
     shell.run(PLACED).ok();
-    until(&shell, "query status o-1 -o json", |ran| {
-        ran.stdout.contains("placed")
-    })
-    .await;
+    shows(&shell, "query status o-1", "placed").await;
     run.stop().await;
 
     let run = Dev::start(&shell, "").await;
@@ -95,14 +104,9 @@ async fn data_stays_between_runs_until_fresh() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_manifests_are_taken_over_and_wrong_ones_are_not() {
-    let shell = Shell::new();
-    write_manifests(&shell);
-    let mut dev = Dev::start(&shell, "").await;
+    let (shell, mut dev) = begun("").await;
     shell.run(PLACED).ok();
-    until(&shell, "query status o-1 -o json", |ran| {
-        ran.stdout.contains("placed")
-    })
-    .await;
+    shows(&shell, "query status o-1", "placed").await;
 
     // Wrong: said with its place, and the old goes on.
     shell.write(
@@ -115,10 +119,7 @@ async fn changed_manifests_are_taken_over_and_wrong_ones_are_not() {
     shell
         .run("event publish orders --type OrderPlaced --subject o-2 --data '{\"total\": 2}'")
         .ok();
-    until(&shell, "query status o-2 -o json", |ran| {
-        ran.stdout.contains("placed")
-    })
-    .await;
+    shows(&shell, "query status o-2", "placed").await;
 
     // Mended and changed: the rows are made anew.
     shell.write(
@@ -126,10 +127,7 @@ async fn changed_manifests_are_taken_over_and_wrong_ones_are_not() {
         &STATUS.replace("state: placed", "state: taken"),
     );
     dev.line("all manifests are in force").await;
-    until(&shell, "query status o-2 -o json", |ran| {
-        ran.stdout.contains("taken")
-    })
-    .await;
+    shows(&shell, "query status o-2", "taken").await;
 
     // New and removed.
     shell.write(
@@ -137,10 +135,7 @@ async fn changed_manifests_are_taken_over_and_wrong_ones_are_not() {
         &STATUS.replace("name: status", "name: more"),
     );
     dev.line("default/projection/more: started").await;
-    until(&shell, "query more o-1 -o json", |ran| {
-        ran.stdout.contains("placed")
-    })
-    .await;
+    shows(&shell, "query more o-1", "placed").await;
     std::fs::remove_file(shell.path().join("manifests/fulfilment.yaml")).unwrap();
     dev.line("default/saga/fulfilment: stopped; its data stays")
         .await;
@@ -155,9 +150,7 @@ async fn changed_manifests_are_taken_over_and_wrong_ones_are_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_dev_per_folder() {
-    let shell = Shell::new();
-    write_manifests(&shell);
-    let dev = Dev::start(&shell, "").await;
+    let (shell, dev) = begun("").await;
     let pid = dev.process.pid().to_string();
     let second = shell.run("dev manifests");
     assert_eq!(second.code, Some(5), "{}", second.seen());
@@ -169,9 +162,7 @@ async fn one_dev_per_folder() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_dev_leaves_no_server_behind() {
-    let shell = Shell::new();
-    write_manifests(&shell);
-    let mut dev = Dev::start(&shell, "").await;
+    let (shell, mut dev) = begun("").await;
     shell.run(PLACED).ok();
     dev.process.kill9();
     let address = dev.url.strip_prefix("nats://").unwrap().to_owned();
@@ -187,25 +178,17 @@ async fn a_killed_dev_leaves_no_server_behind() {
     // The next one takes over at once what it left.
     let mut dev = Dev::start(&shell, "").await;
     dev.line("Saga default/fulfilment: ready").await;
-    until(&shell, "query status o-1 -o json", |ran| {
-        ran.stdout.contains("placed")
-    })
-    .await;
+    shows(&shell, "query status o-1", "placed").await;
     dev.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_server_is_used_and_left_running() {
     let server = NatsServer::start().await.unwrap();
-    let shell = Shell::new();
-    write_manifests(&shell);
-    let dev = Dev::start(&shell, &format!("--nats {}", server.url())).await;
+    let (shell, dev) = begun(&format!("--nats {}", server.url())).await;
     assert_eq!(dev.url, server.url());
     shell.run(PLACED).ok();
-    until(&shell, "query status o-1 -o json", |ran| {
-        ran.stdout.contains("placed")
-    })
-    .await;
+    shows(&shell, "query status o-1", "placed").await;
     dev.stop().await;
     // Its marks tell what there is, without any dev.
     let ran = Shell::on(&server.url())
@@ -242,9 +225,7 @@ async fn what_another_owns_is_left_alone_and_said() {
         ..Default::default()
     };
     jetstream.create_stream(theirs).await.unwrap();
-    let shell = Shell::new();
-    write_manifests(&shell);
-    let mut dev = Dev::start(&shell, &format!("--nats {}", server.url())).await;
+    let (_shell, mut dev) = begun(&format!("--nats {}", server.url())).await;
     dev.line("EventStream default/orders can't run: stream default_orders wasn't made by Tidemill")
         .await;
     dev.stop().await;
@@ -310,9 +291,7 @@ fn what_is_wrong_from_the_start_is_one_clear_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warning_says_whose_it_is() {
-    let shell = Shell::new();
-    write_manifests(&shell);
-    let mut dev = Dev::start(&shell, "").await;
+    let (shell, mut dev) = begun("").await;
     shell
         .run("event publish orders --type OrderPlaced --subject o-9 --id 9 --data '{}'")
         .ok();
@@ -323,9 +302,7 @@ async fn a_warning_says_whose_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_written_and_emptied_files_remove_nothing() {
-    let shell = Shell::new();
-    write_manifests(&shell);
-    let mut dev = Dev::start(&shell, "").await;
+    let (shell, mut dev) = begun("").await;
     dev.line("Saga default/fulfilment: ready").await;
     let file = "manifests/fulfilment.yaml";
     let nothing_left =
@@ -351,9 +328,7 @@ async fn half_written_and_emptied_files_remove_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipe_among_the_manifests_is_not_waited_for() {
-    let shell = Shell::new();
-    write_manifests(&shell);
-    let mut dev = Dev::start(&shell, "").await;
+    let (shell, mut dev) = begun("").await;
     let pipe = shell.path().join("manifests/pipe.yaml");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
@@ -369,9 +344,7 @@ async fn a_pipe_among_the_manifests_is_not_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_the_server_is_said_at_once() {
-    let shell = Shell::new();
-    write_manifests(&shell);
-    let mut dev = Dev::start(&shell, "").await;
+    let (shell, mut dev) = begun("").await;
     dev.line("Saga default/fulfilment: ready").await;
     shell.run(PLACED).ok();
     dev.line("Saga default/fulfilment: seen 1, matched 1").await;
@@ -410,10 +383,8 @@ async fn the_end_of_the_server_is_said_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_are_not_shown() {
     let server = NatsServer::start().await.unwrap();
-    let shell = Shell::new();
-    write_manifests(&shell);
     let address = server.url().replace("nats://", "nats://somebody:secret@");
-    let mut dev = Dev::start(&shell, &format!("--nats {address}")).await;
+    let (shell, mut dev) = begun(&format!("--nats {address}")).await;
     assert_eq!(dev.url, server.url());
     dev.line("Saga default/fulfilment: ready").await;
     // Other commands find it there; other people don't.

@@ -47,6 +47,46 @@ fn earlier(copy: &TempDir) -> std::path::PathBuf {
     copy.path().join("store")
 }
 
+/// Sets one stream back to what it was, while nobody can see it.
+async fn set_back(lab: &mut Lab, copy: &TempDir, stream: &str) {
+    lab.server.kill9();
+    lab.server
+        .set_stream_back(&earlier(copy), stream)
+        .expect("set back");
+    lab.server.restart().await.expect("the server again");
+}
+
+/// The same under a worker that survives it, or after one that is followed by another; gives the pod and worker that go on.
+async fn set_back_with(
+    lab: &mut Lab,
+    mut worker: Process,
+    survives: bool,
+    copy: &TempDir,
+    stream: &str,
+) -> (&'static str, Process) {
+    if survives {
+        set_back(lab, copy, stream).await;
+        return ("a", worker);
+    }
+    ended(&mut worker).await;
+    set_back(lab, copy, stream).await;
+    ("b", lab.worker("b").expect("a worker"))
+}
+
+async fn ended(worker: &mut Process) {
+    worker.terminate().expect("SIGTERM");
+    worker.wait_exit(CAP).await.expect("an end");
+}
+
+/// Says that the trigger stream is read on as it is.
+async fn accept(lab: &Lab) {
+    let accepted: Accepted = lab
+        .ask("accept-source", &AcceptSourceRequest { stream: None })
+        .await
+        .expect("accepted");
+    assert!(accepted.message.contains("shop/orders"), "{accepted:?}");
+}
+
 async fn held(participants: &Participants, count: usize) {
     done(participants, "charges that wait", |ledger| {
         ledger.held() == count
@@ -123,7 +163,7 @@ fn sound(worker: &mut Process) {
 async fn log_set_back(survives: bool) {
     let mut lab = Lab::saga("fulfilment", patient()).await.expect("a lab");
     let participants = participants(&lab, holding).await;
-    let mut worker = lab.worker("a").expect("a worker");
+    let worker = lab.worker("a").expect("a worker");
     place(&lab, 0..20).await;
     completed(&lab, 9).await;
     held(&participants, 9).await;
@@ -133,19 +173,7 @@ async fn log_set_back(survives: bool) {
     only(&lab, 0..30).await;
     // Written with what is in the log: how a later worker knows that it ended later.
     completed(&lab, 27).await;
-    if !survives {
-        worker.terminate().expect("SIGTERM");
-        worker.wait_exit(CAP).await.expect("an end");
-    }
-    lab.server.kill9();
-    lab.server
-        .set_stream_back(&earlier(&copy), LOG)
-        .expect("set back");
-    lab.server.restart().await.expect("the server again");
-    let pod = if survives { "a" } else { "b" };
-    if !survives {
-        worker = lab.worker(pod).expect("a worker");
-    }
+    let (pod, mut worker) = set_back_with(&mut lab, worker, survives, &copy, LOG).await;
     only(&lab, 0..20).await;
     assert!(worker.stderr().contains("LogReset"), "{}", worker.stderr());
     ready(&lab, pod).await;
@@ -188,7 +216,7 @@ async fn a_log_set_back_while_no_worker_ran_is_said_too() {
 async fn source_set_back(survives: bool) {
     let mut lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
     let participants = participants(&lab, |_| Conduct::Do).await;
-    let mut worker = lab.worker("a").expect("a worker");
+    let worker = lab.worker("a").expect("a worker");
     place(&lab, 0..10).await;
     only(&lab, 0..10).await;
     let copy = copy_store(&mut lab).await;
@@ -199,19 +227,7 @@ async fn source_set_back(survives: bool) {
         if seen == 57 { Ok(()) } else { Err(seen) }
     })
     .await;
-    if !survives {
-        worker.terminate().expect("SIGTERM");
-        worker.wait_exit(CAP).await.expect("an end");
-    }
-    lab.server.kill9();
-    lab.server
-        .set_stream_back(&earlier(&copy), ORDERS)
-        .expect("set back");
-    lab.server.restart().await.expect("the server again");
-    let pod = if survives { "a" } else { "b" };
-    if !survives {
-        worker = lab.worker(pod).expect("a worker");
-    }
+    let (pod, mut worker) = set_back_with(&mut lab, worker, survives, &copy, ORDERS).await;
     said(&lab, pod, "SourceReset").await;
     // A producer that lost them says some again, and something new; the stream grows past where it was.
     place(&lab, 10..20).await;
@@ -220,11 +236,7 @@ async fn source_set_back(survives: bool) {
     let _other = lab.worker("c").expect("a worker");
     said(&lab, "c", "SourceReset").await;
     only(&lab, 0..30).await;
-    let accepted: Accepted = lab
-        .ask("accept-source", &AcceptSourceRequest { stream: None })
-        .await
-        .expect("accepted");
-    assert!(accepted.message.contains("shop/orders"), "{accepted:?}");
+    accept(&lab).await;
     // Of 20 to 29 nobody has said anything since; they are there already. The others are new.
     place(&lab, 20..30).await;
     place(&lab, 100..110).await;
@@ -265,13 +277,8 @@ async fn a_trigger_stream_that_was_set_back_and_has_grown_since_starts_nothing_u
     let copy = copy_store(&mut lab).await;
     place(&lab, 10..20).await;
     only(&lab, 0..20).await;
-    worker.terminate().expect("SIGTERM");
-    worker.wait_exit(CAP).await.expect("an end");
-    lab.server.kill9();
-    lab.server
-        .set_stream_back(&earlier(&copy), ORDERS)
-        .expect("set back");
-    lab.server.restart().await.expect("the server again");
+    ended(&mut worker).await;
+    set_back(&mut lab, &copy, ORDERS).await;
     place(&lab, 40..140).await;
     let mut worker = lab.worker("b").expect("a worker");
     said(&lab, "b", "SourceReset").await;
@@ -301,11 +308,7 @@ async fn a_whole_store_set_back_is_said_and_work_goes_on_once_accepted() {
     said(&lab, "a", "SourceReset").await;
     only(&lab, 0..20).await;
     assert!(worker.stderr().contains("LogReset"), "{}", worker.stderr());
-    let accepted: Accepted = lab
-        .ask("accept-source", &AcceptSourceRequest { stream: None })
-        .await
-        .expect("accepted");
-    assert!(accepted.message.contains("shop/orders"), "{accepted:?}");
+    accept(&lab).await;
     place(&lab, 30..40).await;
     only(&lab, (0..20).chain(30..40)).await;
     ready(&lab, "a").await;

@@ -3,6 +3,8 @@
 //! Order: read a message, fold it, and only then run its effects; what they give comes back through the log. While the
 //! log is caught up with, effects are dropped: what is in flight is asked of the states at the end.
 
+mod asks;
+
 use crate::describe;
 use crate::effects::Of;
 use crate::engine::Engine;
@@ -13,18 +15,18 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tidemill_core::control::{Accepted, CancelRequest, ControlError, DecisionRequest, Described};
+use tidemill_core::control::Described;
 use tidemill_core::definition::{Replies, Revision};
 use tidemill_core::names::{LogKind, LogSubject};
 use tidemill_core::planted::{Bug, planted};
-use tidemill_core::saga::{
-    Asked, Effect, Input, Instance, Note, Observed, Parked, Started, decode_input,
-};
+use tidemill_core::saga::{Effect, Input, Instance, Note, Started, decode_input};
 use tidemill_core::status::{InstanceState, InstanceSummary};
 use tidemill_nats::{HeaderMap, ReadError, ReadFrom, Reader, StoredMessage, StreamState};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use asks::{Answer, Ask};
 
 /// Condition of readiness: the log is folded.
 pub(crate) const LOG: &str = "log";
@@ -40,19 +42,6 @@ pub(crate) const ASKED_MAX: usize = 1024;
 const ASKED_AT_ONCE: usize = 64;
 /// How often it is looked whether the definition of an instance that can't be run has turned up.
 const REVISION_LOOK: Duration = Duration::from_secs(10);
-
-/// What a shard is asked by other tasks of the worker.
-pub(crate) enum Ask {
-    /// The server says that nobody listens to an attempt's request.
-    NoResponders(LogSubject),
-    Describe(String, Answer<Described>),
-    /// Like `Describe`, once the instance is finished or parked.
-    Await(String, Answer<Described>),
-    Cancel(CancelRequest, Answer<Accepted>),
-    Decide(DecisionRequest, Answer<Accepted>),
-}
-
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, ControlError>>;
 
 /// Why a shard ended.
 #[derive(Debug)]
@@ -543,158 +532,6 @@ impl Shard {
                 _ => self.timers.schedule(live),
             }
         }
-    }
-
-    async fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::NoResponders(subject) => self.on_no_responders(subject),
-            Ask::Describe(id, answer) => {
-                let saga = self.live.get(&id).map(|live| Arc::clone(&live.saga));
-                let engine = Arc::clone(&self.engine);
-                self.engine.work.spawn(async move {
-                    let _ = answer.send(describe::describe(&engine, &id, saga).await);
-                });
-            }
-            Ask::Await(id, answer) => match self.live.get(&id) {
-                Some(live) if !tidemill_core::control::is_settled(live.instance.state()) => {
-                    self.awaiting.entry(id).or_default().push(answer);
-                }
-                _ => Box::pin(self.answer(Ask::Describe(id, answer))).await,
-            },
-            Ask::Cancel(request, answer) => {
-                let _ = answer.send(self.cancel(request));
-            }
-            Ask::Decide(request, answer) => {
-                if self.live.contains_key(&request.id) || self.unrunnable.contains_key(&request.id)
-                {
-                    let _ = answer.send(self.decide(request));
-                    return;
-                }
-                // Finished, perhaps by this very decision, whose answer was lost.
-                let engine = Arc::clone(&self.engine);
-                self.engine.work.spawn(async move {
-                    let _ = answer.send(describe::decided(&engine, &request).await);
-                });
-            }
-        }
-    }
-
-    fn on_no_responders(&mut self, subject: LogSubject) {
-        let LogKind::Reply {
-            step,
-            side,
-            attempt,
-            ..
-        } = subject.kind
-        else {
-            return;
-        };
-        let Some(live) = self.live.get(&subject.instance) else {
-            return;
-        };
-        let resent = live
-            .resent
-            .iter()
-            .any(|sent| *sent == (step.clone(), side, attempt));
-        let long_owner = self.first_owner || self.taken_at.elapsed() >= FORGET_AFTER;
-        let sole = !resent && long_owner && self.engine.is_fresh();
-        let kind = LogKind::Observed {
-            step,
-            side,
-            attempt,
-        };
-        self.engine.append_later(
-            subject.instance,
-            kind,
-            Observed::NoResponders { sole }.to_json(),
-        );
-    }
-
-    fn cancel(&mut self, request: CancelRequest) -> Result<Accepted, ControlError> {
-        let live = self.running(&request.id)?;
-        // Tried on a copy: the answer says what folding the cancel will do.
-        let asked = Asked {
-            by: request.by,
-            why: request.why,
-        };
-        let mut copy = live.instance.clone();
-        match copy
-            .apply(&live.saga, &Input::Cancel(asked.clone()), live.instance.at)
-            .note
-        {
-            Note::PivotPassed => Err(ControlError::new(
-                "PivotPassed",
-                format!(
-                    "instance {} has passed its pivot: from there it only goes forward",
-                    request.id
-                ),
-            )),
-            Note::Ignored => Err(ControlError::new(
-                "AlreadyFinished",
-                format!(
-                    "instance {} is {}: there is nothing to cancel",
-                    request.id,
-                    live.instance.state().as_str()
-                ),
-            )),
-            _ => {
-                self.engine
-                    .append_later(request.id, LogKind::Cancel, Input::cancel_json(&asked));
-                Ok(Accepted::new("cancelling: what was done is taken back"))
-            }
-        }
-    }
-
-    fn decide(&mut self, request: DecisionRequest) -> Result<Accepted, ControlError> {
-        let live = self.running(&request.id)?;
-        let (decisions, state) = (live.instance.decisions, live.instance.state());
-        if request.after < decisions {
-            return Ok(describe::already_decided(&request.id, state));
-        }
-        let Some(Parked { reason, .. }) = &live.instance.parked else {
-            let message = format!("instance {} is {}, not parked", request.id, state.as_str());
-            return Err(ControlError::new("NotParked", message));
-        };
-        if request.after > decisions {
-            let message = format!(
-                "instance {} has had {decisions} decisions, not {}: look at it again",
-                request.id, request.after
-            );
-            return Err(ControlError::new("Invalid", message));
-        }
-        let message = format!("{} (it was {})", word(request.decision), reason.as_str());
-        let asked = Asked {
-            by: request.by,
-            why: request.why,
-        };
-        self.engine.append_later(
-            request.id,
-            LogKind::Decision,
-            Input::decision_json(request.decision, Some(request.after), &asked),
-        );
-        Ok(Accepted::new(message))
-    }
-
-    fn running(&self, id: &str) -> Result<&Live, ControlError> {
-        if let Some(revision) = self.unrunnable.get(id) {
-            return Err(ControlError::new(
-                "Unavailable",
-                format!("instance {id} waits for its definition: revision {revision} is missing"),
-            ));
-        }
-        self.live.get(id).ok_or_else(|| {
-            ControlError::new(
-                "NotFound",
-                format!("no instance {id} is running: it is finished, or was never started"),
-            )
-        })
-    }
-}
-
-fn word(decision: tidemill_core::control::Decision) -> &'static str {
-    match decision {
-        tidemill_core::control::Decision::Retry => "is tried again",
-        tidemill_core::control::Decision::Skip => "goes on without what failed",
     }
 }
 

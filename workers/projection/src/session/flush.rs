@@ -1,10 +1,27 @@
 //! Writing rows and parked events, many at a time.
 
-use super::cache::Place;
-use tidemill_core::projection::Position;
-use tidemill_nats::kv::KvWrite;
-use tidemill_nats::{KvBucket, PendingAck, Publish, PublishError, Publisher};
+use super::cache::{Cached, Place};
+use super::{Session, finished};
+use crate::error::SessionError;
+use std::time::Duration;
+use tidemill_core::names::{PROJECTION_PARTITIONS, partition};
+use tidemill_core::projection::{KeySpace, POSITION_HEADER, Position, REVISION_HEADER, Sources};
+use tidemill_nats::kv::{Guard, KvWrite};
+use tidemill_nats::{HeaderMap, KvBucket, PendingAck, Publish, PublishError, Publisher};
 use tokio_util::task::AbortOnDropHandle;
+
+/// Catching up: rows are written when so many are dirty. With more the memory would grow, with fewer the same row would be written more often.
+const DIRTY_ROWS_MAX: usize = 250_000;
+/// Catching up: or when they have so many bytes.
+const DIRTY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Catching up: or when the oldest change is so old.
+const DIRTY_AGE_MAX: Duration = Duration::from_secs(1);
+/// The same while the end is far: rows are old there anyhow, and a put costs the server more than all else that an event costs.
+const DIRTY_AGE_MAX_FAR: Duration = Duration::from_secs(5);
+/// With more messages behind, the end is far: some seconds of folding.
+const FAR_FROM_HEAD: u64 = 200_000;
+/// Rows made ready to be written at a time: what was folded meanwhile goes with those whose turn hasn't come.
+const WRITE_BATCH: usize = 16_384;
 
 /// What is to be written together.
 #[derive(Debug)]
@@ -70,4 +87,131 @@ pub(crate) fn begin(
         }
         Ok(flushed)
     }))
+}
+
+impl Session {
+    pub(super) fn may_fold(&self) -> bool {
+        self.halted.is_none()
+            && self.cache.dirty() < DIRTY_ROWS_MAX
+            && self.cache.dirty_bytes() < DIRTY_BYTES_MAX
+    }
+
+    /// Begins to write what is dirty, if it is time.
+    pub(super) fn flush_if_due(&mut self) {
+        if self.flight.is_some() {
+            return;
+        }
+        if self.cache.dirty() == 0 && self.parking.is_empty() {
+            self.progress.stored(self.progress.now());
+            return;
+        }
+        let age_max = match self.lag() > FAR_FROM_HEAD {
+            true => DIRTY_AGE_MAX_FAR,
+            false => DIRTY_AGE_MAX,
+        };
+        let old = || {
+            self.dirty_since
+                .is_some_and(|since| since.elapsed() >= age_max)
+        };
+        // What is parked isn't held in memory for long: it is few, or it is many and large.
+        if self.is_near_head() || !self.parking.is_empty() || !self.may_fold() || old() {
+            self.flush();
+        }
+    }
+
+    /// Begins to write everything that is dirty. Nothing may be in flight.
+    fn flush(&mut self) {
+        self.dirty_since = None;
+        self.flight_next = self.cache.take_dirty().into();
+        self.flight_moment = self.progress.now();
+        self.write_next();
+    }
+
+    /// Begins to write the next rows of a flush.
+    fn write_next(&mut self) {
+        let count = self.flight_next.len().min(WRITE_BATCH);
+        let mut rows = Vec::with_capacity(count);
+        for place in self.flight_next.drain(..count) {
+            let Some(cached) = self.cache.begin_write(place) else {
+                continue;
+            };
+            let partition = partition(&cached.token, PROJECTION_PARTITIONS);
+            if let Some(tally) = self.progress.tally(partition) {
+                tally.puts += 1;
+            }
+            rows.push((place, write_of(&self.space, &self.sources, cached)));
+        }
+        let parked = std::mem::take(&mut self.parking);
+        self.meters.puts.inc_by(rows.len() as u64);
+        self.meters.parked.inc_by(parked.len() as u64);
+        self.flight = Some(begin(
+            self.store.rows.clone(),
+            self.store.publisher.clone(),
+            Flush { rows, parked },
+        ));
+    }
+
+    pub(super) fn flushed(
+        &mut self,
+        flushed: Result<Flushed, Unstored>,
+    ) -> Result<(), SessionError> {
+        let Flushed { rows, parked } = match flushed {
+            Ok(flushed) => flushed,
+            Err(Unstored::Row(place, source)) => {
+                let row = self.cache.at(place);
+                let key = row.map_or_else(String::new, |cached| cached.token.to_string());
+                return Err(SessionError::Row { key, source });
+            }
+            Err(Unstored::Parked(event, source)) => {
+                let token = event.token.into();
+                return Err(SessionError::Park { token, source });
+            }
+        };
+        for (place, revision) in rows {
+            self.cache.written(place, revision);
+        }
+        for (event, kept_at) in parked {
+            self.parked
+                .kept(&event.token, event.source, event.position, kept_at);
+        }
+        if self.flight_next.is_empty() {
+            self.progress.stored(self.flight_moment.clone());
+        } else {
+            self.write_next();
+        }
+        Ok(())
+    }
+
+    /// Stores everything that is folded.
+    pub(super) async fn settle(&mut self) -> Result<(), SessionError> {
+        loop {
+            if self.flight.is_some() {
+                let flushed = finished(&mut self.flight).await?;
+                self.flushed(flushed)?;
+            } else if self.cache.dirty() > 0 || !self.parking.is_empty() {
+                self.flush();
+            } else {
+                self.progress.stored(self.progress.now());
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn write_of(space: &KeySpace, sources: &Sources, cached: &Cached) -> KvWrite {
+    let Cached {
+        token,
+        row,
+        revision,
+        ..
+    } = cached;
+    let mut headers = HeaderMap::new();
+    headers.insert(POSITION_HEADER, sources.write(row.positions()));
+    headers.insert(REVISION_HEADER, space.revision.as_str());
+    KvWrite {
+        key: space.row_key(token),
+        value: row.exists().then(|| row.value().into()),
+        headers,
+        guard: Guard::Revision(*revision),
+    }
 }

@@ -9,6 +9,7 @@ pub(crate) mod flush;
 pub(crate) mod intake;
 mod lead;
 mod load;
+mod named;
 pub(crate) mod progress;
 mod redrive;
 
@@ -17,7 +18,7 @@ use crate::meters::Meters;
 use crate::observed::{Observed, Observer};
 use crate::store::{Decisions, Store};
 use cache::{Cache, Cached, Place};
-use flush::{Flush, Flushed, ParkedEvent, Unstored};
+use flush::{Flushed, ParkedEvent, Unstored};
 use intake::{Batch, Batches, Incoming, Preparation};
 use lead::Lead;
 use progress::{Moment, Partitions, Progress};
@@ -25,13 +26,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::definition::{ProjectionDefinition, ProjectionPolicy};
-use tidemill_core::names::{PROJECTION_PARTITIONS, partition};
 use tidemill_core::projection::parked::{
     Admission, Consequence, Entry, Kept, ParkedKeys, StopReason, Waiting, admit, consequence,
 };
 use tidemill_core::projection::{
-    Checkpoint, FoldError, Folded, KeySpace, POSITION_HEADER, Position, Projection,
-    REVISION_HEADER, Row, SourceCheckpoint, Sources, Touch, event_partition,
+    Checkpoint, FoldError, Folded, KeySpace, POSITION_HEADER, Position, Projection, Row,
+    SourceCheckpoint, Sources, Touch, event_partition,
 };
 use tidemill_nats::kv::{Guard, KvWrite};
 use tidemill_nats::{ConnectionStatus, HeaderMap, KvEntry, Publish};
@@ -41,20 +41,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use lead::Live;
-pub(crate) use redrive::{Ask, Command, Want, token_of};
+pub(crate) use named::token_of;
+pub(crate) use redrive::{Ask, Command, Want};
 
-/// Catching up: rows are written when so many are dirty. With more the memory would grow, with fewer the same row would be written more often.
-const DIRTY_ROWS_MAX: usize = 250_000;
-/// Catching up: or when they have so many bytes.
-const DIRTY_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Catching up: or when the oldest change is so old.
-const DIRTY_AGE_MAX: Duration = Duration::from_secs(1);
-/// The same while the end is far: rows are old there anyhow, and a put costs the server more than all else that an event costs.
-const DIRTY_AGE_MAX_FAR: Duration = Duration::from_secs(5);
-/// With more messages behind, the end is far: some seconds of folding.
-const FAR_FROM_HEAD: u64 = 200_000;
-/// Rows made ready to be written at a time: what was folded meanwhile goes with those whose turn hasn't come.
-const WRITE_BATCH: usize = 16_384;
 /// With fewer messages behind, the end is near: every batch is written at once. Some 20 ms of folding.
 const NEAR_HEAD: u64 = 2_000;
 /// Checkpoints are written at most once in this time.
@@ -233,12 +222,6 @@ impl Session {
 
     fn is_near_head(&self) -> bool {
         self.lag() < NEAR_HEAD
-    }
-
-    fn may_fold(&self) -> bool {
-        self.halted.is_none()
-            && self.cache.dirty() < DIRTY_ROWS_MAX
-            && self.cache.dirty_bytes() < DIRTY_BYTES_MAX
     }
 
     /// Folds a batch of one source.
@@ -479,104 +462,6 @@ impl Session {
         self.parking.push((parked, publish));
     }
 
-    /// Begins to write what is dirty, if it is time.
-    fn flush_if_due(&mut self) {
-        if self.flight.is_some() {
-            return;
-        }
-        if self.cache.dirty() == 0 && self.parking.is_empty() {
-            self.progress.stored(self.progress.now());
-            return;
-        }
-        let age_max = match self.lag() > FAR_FROM_HEAD {
-            true => DIRTY_AGE_MAX_FAR,
-            false => DIRTY_AGE_MAX,
-        };
-        let old = || {
-            self.dirty_since
-                .is_some_and(|since| since.elapsed() >= age_max)
-        };
-        // What is parked isn't held in memory for long: it is few, or it is many and large.
-        if self.is_near_head() || !self.parking.is_empty() || !self.may_fold() || old() {
-            self.flush();
-        }
-    }
-
-    /// Begins to write everything that is dirty. Nothing may be in flight.
-    fn flush(&mut self) {
-        self.dirty_since = None;
-        self.flight_next = self.cache.take_dirty().into();
-        self.flight_moment = self.progress.now();
-        self.write_next();
-    }
-
-    /// Begins to write the next rows of a flush.
-    fn write_next(&mut self) {
-        let count = self.flight_next.len().min(WRITE_BATCH);
-        let mut rows = Vec::with_capacity(count);
-        for place in self.flight_next.drain(..count) {
-            let Some(cached) = self.cache.begin_write(place) else {
-                continue;
-            };
-            let partition = partition(&cached.token, PROJECTION_PARTITIONS);
-            if let Some(tally) = self.progress.tally(partition) {
-                tally.puts += 1;
-            }
-            rows.push((place, write_of(&self.space, &self.sources, cached)));
-        }
-        let parked = std::mem::take(&mut self.parking);
-        self.meters.puts.inc_by(rows.len() as u64);
-        self.meters.parked.inc_by(parked.len() as u64);
-        self.flight = Some(flush::begin(
-            self.store.rows.clone(),
-            self.store.publisher.clone(),
-            Flush { rows, parked },
-        ));
-    }
-
-    fn flushed(&mut self, flushed: Result<Flushed, Unstored>) -> Result<(), SessionError> {
-        let Flushed { rows, parked } = match flushed {
-            Ok(flushed) => flushed,
-            Err(Unstored::Row(place, source)) => {
-                let row = self.cache.at(place);
-                let key = row.map_or_else(String::new, |cached| cached.token.to_string());
-                return Err(SessionError::Row { key, source });
-            }
-            Err(Unstored::Parked(event, source)) => {
-                let token = event.token.into();
-                return Err(SessionError::Park { token, source });
-            }
-        };
-        for (place, revision) in rows {
-            self.cache.written(place, revision);
-        }
-        for (event, kept_at) in parked {
-            self.parked
-                .kept(&event.token, event.source, event.position, kept_at);
-        }
-        if self.flight_next.is_empty() {
-            self.progress.stored(self.flight_moment.clone());
-        } else {
-            self.write_next();
-        }
-        Ok(())
-    }
-
-    /// Stores everything that is folded.
-    async fn settle(&mut self) -> Result<(), SessionError> {
-        loop {
-            if self.flight.is_some() {
-                let flushed = finished(&mut self.flight).await?;
-                self.flushed(flushed)?;
-            } else if self.cache.dirty() > 0 || !self.parking.is_empty() {
-                self.flush();
-            } else {
-                self.progress.stored(self.progress.now());
-                return Ok(());
-            }
-        }
-    }
-
     /// Stores everything that is folded and says so in the checkpoints.
     async fn finish(&mut self) -> Result<(), SessionError> {
         self.intake.clear();
@@ -667,7 +552,7 @@ impl Session {
                 "{} (key token {}, position {}: {})",
                 error.message, halted.token, halted.position, halted.message
             );
-            (error, redrive::key_of(&halted.token))
+            (error, named::key_of(&halted.token))
         });
         // Gauges of two key spaces would overwrite each other: those of the rows that readers don't see yet stay out.
         if !self.lead.is_building() {
@@ -688,24 +573,6 @@ impl Session {
             &self.pending,
             stopped,
         ));
-    }
-}
-
-fn write_of(space: &KeySpace, sources: &Sources, cached: &Cached) -> KvWrite {
-    let Cached {
-        token,
-        row,
-        revision,
-        ..
-    } = cached;
-    let mut headers = HeaderMap::new();
-    headers.insert(POSITION_HEADER, sources.write(row.positions()));
-    headers.insert(REVISION_HEADER, space.revision.as_str());
-    KvWrite {
-        key: space.row_key(token),
-        value: row.exists().then(|| row.value().into()),
-        headers,
-        guard: Guard::Revision(*revision),
     }
 }
 

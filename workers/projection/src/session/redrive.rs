@@ -1,12 +1,11 @@
 //! Trying again what waits, by request, and leaving out what a person gives up.
 
 use super::intake::{self, Incoming};
+use super::named::{Named, not_parked, token_of};
 use super::{Halted, Session};
 use crate::error::SessionError;
 use tidemill_core::control::{Accepted, ControlError};
-use tidemill_core::names::{
-    PROJECTION_PARTITIONS, TokenError, decode_token, encode_token, partition,
-};
+use tidemill_core::names::{PROJECTION_PARTITIONS, partition};
 use tidemill_core::projection::parked::{
     Decision, DecisionKind, Entry, Kept, Redriven, Waiting, redriven,
 };
@@ -60,17 +59,6 @@ struct Outcome {
     waiting: Vec<(Box<str>, &'static str, String)>,
 }
 
-/// What the event that a request names is to its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Named {
-    /// The key waits for it.
-    First,
-    /// A person has left it out.
-    LeftOut,
-    /// The row has it.
-    Folded,
-}
-
 impl Session {
     /// Does what is asked and answers.
     pub(super) async fn obey(&mut self, command: Command) -> Result<(), SessionError> {
@@ -116,8 +104,10 @@ impl Session {
                 let positions = match self.sources.read(position) {
                     Ok(positions) if !positions.is_empty() => positions,
                     Ok(_) => return refuse("Invalid", "the position is empty".to_owned()),
-                    Err(error) => {
-                        let message = format!("`{position}` is no position here: {error}");
+                    Err(_) => {
+                        let message = format!(
+                            "`{position}` is no position in a source of this projection: `first` and `parked show` say them"
+                        );
                         return refuse("Invalid", message);
                     }
                 };
@@ -164,96 +154,6 @@ impl Session {
             self.go_on(ask, skip, &mut outcome).await?;
         }
         Ok(Some(outcome.answer()))
-    }
-
-    /// Where the event stands that a key waits for; of what has no key, the last of each source.
-    fn waits_for(&self, token: &str) -> Option<Positions> {
-        let waiting = self.parked.waiting(token);
-        let meant = match token == KEYLESS_TOKEN {
-            true => waiting,
-            false => waiting.get(..1).unwrap_or_default(),
-        };
-        let mut positions = Positions::default();
-        for one in meant {
-            positions.set(one.source, positions.get(one.source).max(one.position));
-        }
-        if let Some(halted) = &self.halted
-            && positions.is_empty()
-            && *halted.token == *token
-        {
-            positions.set(halted.source, halted.position);
-        }
-        (!positions.is_empty()).then_some(positions)
-    }
-
-    fn first(&self, token: &str) -> Result<Accepted, ControlError> {
-        let position = self.waits_for(token).ok_or_else(|| not_parked(token))?;
-        let position = self.sources.write(&position);
-        Ok(Accepted {
-            message: format!("`{}` waits for {position}", key_of(token)),
-            position: Some(position),
-        })
-    }
-
-    /// What the event at these positions is to a key; an error if it is nothing, or not its turn.
-    async fn named(
-        &mut self,
-        token: &str,
-        positions: &Positions,
-    ) -> Result<Result<Named, ControlError>, SessionError> {
-        let first = self.waits_for(token);
-        let keyless = token == KEYLESS_TOKEN;
-        let all: Vec<(usize, Position)> = (0..self.sources.len())
-            .map(|source| (source, positions.get(source)))
-            .collect();
-        let is_first = match keyless {
-            // They don't wait for each other, and more may have come since.
-            true => self
-                .parked
-                .waiting(token)
-                .iter()
-                .any(|waiting| waiting.position <= positions.get(waiting.source)),
-            false => false,
-        };
-        let same = |first: &Positions| {
-            all.iter()
-                .all(|(source, position)| first.get(*source) == *position)
-        };
-        if is_first || first.as_ref().is_some_and(same) {
-            return Ok(Ok(Named::First));
-        }
-        let mut named = all
-            .iter()
-            .filter(|(_, position)| *position != Position::default());
-        if named
-            .clone()
-            .all(|(source, position)| self.decisions.contains(&(*source, *position, token.into())))
-        {
-            return Ok(Ok(Named::LeftOut));
-        }
-        if !keyless {
-            if self.cache.is_cold(token) {
-                self.warm(vec![token.into()]).await?;
-            }
-            let place = self.cache.locate(token);
-            if let Some(cached) = self.cache.at(place)
-                && named.all(|(source, position)| *position <= cached.row.positions().get(*source))
-            {
-                return Ok(Ok(Named::Folded));
-            }
-        }
-        Ok(Err(match first {
-            None => not_parked(token),
-            Some(first) => ControlError::new(
-                "NotFirst",
-                format!(
-                    "`{}` waits for {}, not for {}",
-                    key_of(token),
-                    self.sources.write(&first),
-                    self.sources.write(positions)
-                ),
-            ),
-        }))
     }
 
     /// Tries a key's events in order until one can't be folded.
@@ -494,23 +394,5 @@ impl Outcome {
             message,
             position: self.position,
         })
-    }
-}
-
-fn not_parked(token: &str) -> ControlError {
-    ControlError::new("NotParked", format!("`{}` isn't parked", key_of(token)))
-}
-
-/// A key as people write it.
-pub(super) fn key_of(token: &str) -> String {
-    decode_token(token).unwrap_or_else(|_| token.to_owned())
-}
-
-/// Token of a key as people write it.
-pub(crate) fn token_of(key: &str) -> Result<String, TokenError> {
-    if key == KEYLESS_TOKEN {
-        Ok(key.to_owned())
-    } else {
-        encode_token(key)
     }
 }

@@ -1,0 +1,179 @@
+//! What a shard is asked about its instances, and its answers.
+
+use super::{FORGET_AFTER, Shard};
+use crate::describe;
+use crate::live::Live;
+use std::sync::Arc;
+use tidemill_core::control::{
+    Accepted, CancelRequest, ControlError, Decision, DecisionRequest, Described,
+};
+use tidemill_core::names::{LogKind, LogSubject};
+use tidemill_core::saga::{Asked, Input, Note, Observed, Parked};
+use tokio::sync::oneshot;
+
+/// What a shard is asked by other tasks of the worker.
+pub(crate) enum Ask {
+    /// The server says that nobody listens to an attempt's request.
+    NoResponders(LogSubject),
+    Describe(String, Answer<Described>),
+    /// Like `Describe`, once the instance is finished or parked.
+    Await(String, Answer<Described>),
+    Cancel(CancelRequest, Answer<Accepted>),
+    Decide(DecisionRequest, Answer<Accepted>),
+}
+
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, ControlError>>;
+
+impl Shard {
+    pub(super) async fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::NoResponders(subject) => self.on_no_responders(subject),
+            Ask::Describe(id, answer) => {
+                let saga = self.live.get(&id).map(|live| Arc::clone(&live.saga));
+                let engine = Arc::clone(&self.engine);
+                self.engine.work.spawn(async move {
+                    let _ = answer.send(describe::describe(&engine, &id, saga).await);
+                });
+            }
+            Ask::Await(id, answer) => match self.live.get(&id) {
+                Some(live) if !tidemill_core::control::is_settled(live.instance.state()) => {
+                    self.awaiting.entry(id).or_default().push(answer);
+                }
+                _ => Box::pin(self.answer(Ask::Describe(id, answer))).await,
+            },
+            Ask::Cancel(request, answer) => {
+                let _ = answer.send(self.cancel(request));
+            }
+            Ask::Decide(request, answer) => {
+                if self.live.contains_key(&request.id) || self.unrunnable.contains_key(&request.id)
+                {
+                    let _ = answer.send(self.decide(request));
+                    return;
+                }
+                // Finished, perhaps by this very decision, whose answer was lost.
+                let engine = Arc::clone(&self.engine);
+                self.engine.work.spawn(async move {
+                    let _ = answer.send(describe::decided(&engine, &request).await);
+                });
+            }
+        }
+    }
+
+    fn on_no_responders(&mut self, subject: LogSubject) {
+        let LogKind::Reply {
+            step,
+            side,
+            attempt,
+            ..
+        } = subject.kind
+        else {
+            return;
+        };
+        let Some(live) = self.live.get(&subject.instance) else {
+            return;
+        };
+        let resent = live
+            .resent
+            .iter()
+            .any(|sent| *sent == (step.clone(), side, attempt));
+        let long_owner = self.first_owner || self.taken_at.elapsed() >= FORGET_AFTER;
+        let sole = !resent && long_owner && self.engine.is_fresh();
+        let kind = LogKind::Observed {
+            step,
+            side,
+            attempt,
+        };
+        self.engine.append_later(
+            subject.instance,
+            kind,
+            Observed::NoResponders { sole }.to_json(),
+        );
+    }
+
+    fn cancel(&mut self, request: CancelRequest) -> Result<Accepted, ControlError> {
+        let live = self.running(&request.id)?;
+        // Tried on a copy: the answer says what folding the cancel will do.
+        let asked = Asked {
+            by: request.by,
+            why: request.why,
+        };
+        let mut copy = live.instance.clone();
+        match copy
+            .apply(&live.saga, &Input::Cancel(asked.clone()), live.instance.at)
+            .note
+        {
+            Note::PivotPassed => Err(ControlError::new(
+                "PivotPassed",
+                format!(
+                    "instance {} has passed its pivot: from there it only goes forward",
+                    request.id
+                ),
+            )),
+            Note::Ignored => Err(ControlError::new(
+                "AlreadyFinished",
+                format!(
+                    "instance {} is {}: there is nothing to cancel",
+                    request.id,
+                    live.instance.state().as_str()
+                ),
+            )),
+            _ => {
+                self.engine
+                    .append_later(request.id, LogKind::Cancel, Input::cancel_json(&asked));
+                Ok(Accepted::new("cancelling: what was done is taken back"))
+            }
+        }
+    }
+
+    fn decide(&mut self, request: DecisionRequest) -> Result<Accepted, ControlError> {
+        let live = self.running(&request.id)?;
+        let (decisions, state) = (live.instance.decisions, live.instance.state());
+        if request.after < decisions {
+            return Ok(describe::already_decided(&request.id, state));
+        }
+        let Some(Parked { reason, .. }) = &live.instance.parked else {
+            let message = format!("instance {} is {}, not parked", request.id, state.as_str());
+            return Err(ControlError::new("NotParked", message));
+        };
+        if request.after > decisions {
+            let message = format!(
+                "instance {} has had {decisions} decisions, not {}: look at it again",
+                request.id, request.after
+            );
+            return Err(ControlError::new("Invalid", message));
+        }
+        let message = format!("{} (it was {})", word(request.decision), reason.as_str());
+        let asked = Asked {
+            by: request.by,
+            why: request.why,
+        };
+        self.engine.append_later(
+            request.id,
+            LogKind::Decision,
+            Input::decision_json(request.decision, Some(request.after), &asked),
+        );
+        Ok(Accepted::new(message))
+    }
+
+    fn running(&self, id: &str) -> Result<&Live, ControlError> {
+        if let Some(revision) = self.unrunnable.get(id) {
+            return Err(ControlError::new(
+                "Unavailable",
+                format!("instance {id} waits for its definition: revision {revision} is missing"),
+            ));
+        }
+        self.live.get(id).ok_or_else(|| {
+            ControlError::new(
+                "NotFound",
+                format!("no instance {id} is running: it is finished, or was never started"),
+            )
+        })
+    }
+}
+
+fn word(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Retry => "is tried again",
+        Decision::Skip => "goes on without what failed",
+    }
+}
