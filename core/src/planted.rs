@@ -267,6 +267,10 @@ bugs! {
     StartResolvedAgain,
     /// Whoever takes a partition over loads what is parked there.
     ParkedNotLoaded,
+    /// A checkpoint says only what is stored.
+    CheckpointAhead,
+    /// A row is written over what was read of it, never over what another owner has written since.
+    RowsUnguarded,
 
     // Who owns what.
     /// Nothing is owned without a claim of this life.
@@ -291,6 +295,10 @@ bugs! {
     TriggerAhead,
     /// A newer summary is never lost to an older one.
     OlderSummaryStays,
+    /// An input that nobody took is appended again until it is stored.
+    AppendGivenUp,
+    /// While the server is away, readiness says so.
+    SilenceWhileAway,
 
     // The compiler of resources.
     /// An output that may not be there is read behind a guard.
@@ -309,7 +317,12 @@ bugs! {
 
 impl Bug {
     /// Those of the projection worker, outside of the machine.
-    pub const OF_PROJECTIONS: &[Bug] = &[Bug::StartResolvedAgain, Bug::ParkedNotLoaded];
+    pub const OF_PROJECTIONS: &[Bug] = &[
+        Bug::StartResolvedAgain,
+        Bug::ParkedNotLoaded,
+        Bug::CheckpointAhead,
+        Bug::RowsUnguarded,
+    ];
 
     /// Those of who owns which partition.
     pub const OF_OWNERSHIP: &[Bug] = &[Bug::OwnedWithoutClaim, Bug::OthersTakenForDead];
@@ -324,6 +337,8 @@ impl Bug {
         Bug::TriggerResetUnseen,
         Bug::TriggerAhead,
         Bug::OlderSummaryStays,
+        Bug::AppendGivenUp,
+        Bug::SilenceWhileAway,
     ];
 
     /// Those of the compiler of resources.

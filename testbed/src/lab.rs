@@ -174,14 +174,8 @@ impl Lab {
             .arg(&file)
             .arg("--ready-file")
             .arg(&address)
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--pod",
-                pod,
-                "--log-format",
-                "text",
-            ])
+            .args(["--listen", "127.0.0.1:0", "--pod", pod])
+            .env("TIDEMILL_LOG_FORMAT", "text")
             .name(format!("worker {pod}"));
         Ok(change(builder).spawn()?)
     }

@@ -44,6 +44,14 @@ const CAUGHT: &[(Bug, &str)] = &[
         Bug::TriggerResetUnseen,
         "saga_store_reset::a_trigger_stream_set_back_while_no_worker_ran_starts_nothing_until_accepted",
     ),
+    (
+        Bug::AppendGivenUp,
+        "saga_control::what_the_log_did_not_take_is_given_to_it_again",
+    ),
+    (
+        Bug::SilenceWhileAway,
+        "saga_faults::a_server_that_is_killed_costs_nothing_but_time",
+    ),
 ];
 
 #[test]

@@ -1,5 +1,6 @@
 //! What people and programs ask of running sagas: start, describe, cancel, decide.
 
+use async_nats::jetstream::stream::Config;
 use futures::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use tidemill_core::names::{LogKind, LogSubject};
 use tidemill_core::status::InstanceState;
 use tidemill_nats::{Publish, PublishError, Publisher};
 use tidemill_testbed::fulfilment::{
-    CAP, counted, definition, done, participants, ready, settled, start,
+    CAP, completed, counted, definition, done, participants, place, ready, settled, start,
 };
 use tidemill_testbed::participants::Conduct;
 use tidemill_testbed::{Lab, eventually};
@@ -380,4 +381,63 @@ async fn a_second_start_in_the_log_starts_nothing() {
         "{}",
         worker.stderr()
     );
+}
+
+/// What the worker says to the log it says until somebody takes it: it has already answered that it will be done.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_did_not_take_is_given_to_it_again() {
+    let mut definition = definition();
+    for step in &mut definition.steps {
+        step.timeout_ms = 60_000;
+    }
+    let lab = Lab::saga("fulfilment", definition).await.expect("a lab");
+    let participants = participants(&lab, |command| {
+        match command.contains("/held/") && command.ends_with("/reserve") {
+            true => Conduct::HoldFirstAnswer,
+            false => Conduct::Do,
+        }
+    })
+    .await;
+    let _worker = lab.worker("a").expect("a worker");
+    assert!(start(&lab, "held").await);
+    done(&participants, "an answer kept back", |ledger| {
+        ledger.held() == 1
+    })
+    .await;
+    let jetstream = async_nats::jetstream::new(lab.server.client().await.expect("a client"));
+    let log = jetstream.get_stream("shop_fulfilment_log").await;
+    let log = log.expect("the log").cached_info().config.clone();
+    // Participants' answers only: nobody takes what the worker has to say.
+    let deaf = Config {
+        subjects: vec!["_tm.log.shop.fulfilment.*.*.r.>".to_owned()],
+        ..log.clone()
+    };
+    jetstream.update_stream(&deaf).await.expect("a deaf log");
+    cancel(&lab, "held").await.expect("cancelling");
+    place(&lab, 0..3).await;
+    eventually(
+        "a cancel and three starts without an answer",
+        CAP,
+        || async {
+            match lab.metric("a", "saga_appends_retried_total").await? {
+                tried if tried >= 4.0 => Ok(()),
+                tried => Err(anyhow::anyhow!("{tried}")),
+            }
+        },
+    )
+    .await;
+    jetstream.update_stream(&log).await.expect("the whole log");
+    let cancels = "_tm.log.shop.fulfilment.*.*.c";
+    eventually("the cancel in the log", CAP, || async {
+        let stored = lab.messages("shop_fulfilment_log", vec![cancels.to_owned()]);
+        match stored.await?.len() {
+            1 => Ok(()),
+            stored => Err(anyhow::anyhow!("{stored}")),
+        }
+    })
+    .await;
+    participants.release().await.expect("released");
+    let held = settled(&lab, "held").await;
+    assert_eq!(held.summary.state, InstanceState::Compensated, "{held:#?}");
+    completed(&lab, 3).await;
 }

@@ -6,7 +6,7 @@ use futures::future::join;
 use std::time::Duration;
 use tidemill_nats::Publisher;
 use tidemill_testbed::fulfilment::{
-    CAP, by_number, check, completed, definition, number, order, participants, place,
+    CAP, by_number, check, completed, definition, number, order, participants, place, said,
 };
 use tidemill_testbed::{Lab, eventually};
 
@@ -18,6 +18,7 @@ async fn a_server_that_is_killed_costs_nothing_but_time() {
     place(&lab, 0..150).await;
     completed(&lab, 10).await;
     lab.server.kill9();
+    said(&lab, "a", "nats: NATS at").await;
     lab.server.restart().await.expect("the server again");
     place(&lab, 150..300).await;
     completed(&lab, 150).await;

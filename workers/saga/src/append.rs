@@ -80,10 +80,13 @@ impl Engine {
                     unsure |= matches!(error, PublishError::Unknown(_));
                     self.metrics.appends_retried.inc();
                     tracing::debug!(
-                        error = without_subject(error),
                         instance,
+                        error = without_subject(error),
                         "an append is tried again"
                     );
+                    if planted(Bug::AppendGivenUp) {
+                        return Appended::Abandoned;
+                    }
                     PAUSE
                 }
                 PublishError::Refused {
@@ -97,7 +100,7 @@ impl Engine {
                 error => {
                     self.metrics.appends_refused.inc();
                     let error = without_subject(error);
-                    tracing::error!(error, instance, "the log refuses an input");
+                    tracing::error!(instance, error, "the log refuses an input");
                     return Appended::Refused(error);
                 }
             };

@@ -120,7 +120,6 @@ impl Engine {
     async fn relay(self: Arc<Self>, of: Of, mut request: RequestEffect, headers: HeaderMap) {
         let payload = std::mem::take(&mut request.payload).into();
         let subject = std::mem::take(&mut request.subject);
-        let (step, attempt) = (request.step.as_str(), request.attempt);
         match self.relay.request(subject, headers, payload).await {
             Answer::Came(answer) => {
                 let mut kept = HeaderMap::new();
@@ -148,9 +147,14 @@ impl Engine {
                     .await;
             }
             // The timer of the attempt is the law.
-            Answer::None(why) => {
-                tracing::debug!(why, instance = %of.instance, step, attempt, "no answer")
-            }
+            Answer::None(why) => tracing::debug!(
+                instance = of.instance,
+                step = request.step,
+                side = ?request.side,
+                attempt = request.attempt,
+                reason = why,
+                "no answer"
+            ),
         }
     }
 }

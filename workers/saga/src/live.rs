@@ -89,6 +89,21 @@ impl Live {
         }
     }
 
+    /// Says in the log that an attempt of a step is made; `again`: by whoever was the owner before, too.
+    pub(crate) fn tell_attempt(&self, (step, side, attempt): (&str, Side, u32), again: bool) {
+        let instance = &self.instance;
+        tracing::debug!(
+            instance = instance.id,
+            event_id = instance.input.id,
+            correlation_id = instance.correlation_id,
+            step,
+            ?side,
+            attempt,
+            again,
+            "an attempt is made"
+        );
+    }
+
     pub(crate) fn facts(&self) -> Facts {
         Facts {
             state: self.instance.state(),

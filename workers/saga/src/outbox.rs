@@ -102,12 +102,16 @@ impl Engine {
             }
             Stored::Refused(message) => {
                 tracing::error!(
-                    instance = %of.instance,
-                    step = effect.attempt.0,
-                    event_id = effect.event.id,
+                    instance = of.instance,
+                    event_id = effect.event.extension("causationid"),
                     correlation_id = effect.event.extension("correlationid"),
+                    step = effect.attempt.0,
+                    side = ?effect.attempt.1,
+                    attempt = effect.attempt.2,
+                    published_id = effect.event.id,
                     stream = %effect.stream,
-                    message,
+                    // `message` is the name of the line's own text.
+                    error = message,
                     "a publish is refused"
                 );
                 let (step, side, attempt) = effect.attempt;
@@ -120,7 +124,11 @@ impl Engine {
                 if let Appended::Refused(error) =
                     self.append(&of.instance, kind, what.to_json()).await
                 {
-                    tracing::error!(instance = %of.instance, error, "that a publish was refused can't be stored");
+                    tracing::error!(
+                        instance = of.instance,
+                        error,
+                        "that a publish was refused can't be stored"
+                    );
                 }
             }
             Stored::Abandoned => {}

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::shard::header_pairs;
-use crate::trigger::{Session, TriggerReader};
+use crate::trigger::{Session, TriggerReader, correlation_id};
 use std::time::Duration;
 use tidemill_core::names::encode_token;
 use tidemill_nats::{HeaderMap, Publish, PublishError, StoredMessage};
@@ -61,7 +61,16 @@ impl Session<'_> {
             }
         }
         self.put_reason(&mut headers, message, reason);
-        tracing::error!(stream = %key, sequence = message.sequence, reason, "a trigger event is parked");
+        // Of what is no event only the place is known.
+        let event = self.reader.decode(message).ok();
+        tracing::error!(
+            stream = %key,
+            sequence = message.sequence,
+            event_id = event.as_ref().map(|event| event.id.as_str()),
+            correlation_id = event.as_ref().map(correlation_id),
+            reason,
+            "a trigger event is parked"
+        );
         // Events of several streams, and of several lives of one stream, have the same sequences.
         let stream = &source.stream;
         let life = encode_token(&self.resolved.incarnation).unwrap_or_default();

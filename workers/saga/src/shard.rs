@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::control::Described;
 use tidemill_core::definition::{Replies, Revision};
-use tidemill_core::names::{LogKind, LogSubject};
+use tidemill_core::names::{LogKind, LogSubject, Side};
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::saga::{Effect, Input, Instance, Note, Started, decode_input};
 use tidemill_core::status::{InstanceState, InstanceSummary};
@@ -289,7 +289,15 @@ impl Shard {
                 self.engine
                     .tally
                     .change(partition, |counters| counters.unreadable += 1);
-                tracing::warn!(%error, instance = %id, sequence = message.sequence, "an input can't be read");
+                let instance = self.live.get(&id).map(|live| &live.instance);
+                tracing::warn!(
+                    instance = id,
+                    event_id = instance.map(|instance| instance.input.id.as_str()),
+                    correlation_id = instance.map(|instance| instance.correlation_id.as_str()),
+                    sequence = message.sequence,
+                    %error,
+                    "an input can't be read"
+                );
                 return;
             }
         };
@@ -375,7 +383,13 @@ impl Shard {
         error: &RevisionError,
     ) {
         let instance = id.as_str();
-        tracing::error!(%error, instance, event_id = started.input.id, correlation_id = started.correlation_id, "an instance can't be run");
+        tracing::error!(
+            instance,
+            event_id = started.input.id,
+            correlation_id = started.correlation_id,
+            %error,
+            "an instance can't be run"
+        );
         let health = &self.engine.health;
         health.not_ready(DEFINITIONS, format!("instance {instance}: {error}"));
         self.engine.tally.change(partition, |counters| {
@@ -418,16 +432,7 @@ impl Shard {
                 "folded"
             );
             for effect in effects {
-                let (step, side, attempt) = attempt_of(&effect);
-                tracing::debug!(
-                    instance = id,
-                    event_id = live.instance.input.id,
-                    correlation_id = live.instance.correlation_id,
-                    step,
-                    ?side,
-                    attempt,
-                    "an attempt is made"
-                );
+                live.tell_attempt(attempt_of(&effect), false);
                 self.engine.execute(of.clone(), effect).await;
             }
             self.timers.schedule(live);
@@ -504,7 +509,9 @@ impl Shard {
                 continue;
             }
             for effect in effects {
-                live.resent.push(attempt_of(&effect));
+                let (step, side, attempt) = attempt_of(&effect);
+                live.tell_attempt((step, side, attempt), true);
+                live.resent.push((step.to_owned(), side, attempt));
                 self.engine.execute(of.clone(), effect).await;
             }
         }
@@ -544,11 +551,14 @@ fn of(live: &Live, sole: bool) -> Of {
     }
 }
 
-fn attempt_of(effect: &Effect) -> (String, tidemill_core::names::Side, u32) {
+fn attempt_of(effect: &Effect) -> (&str, Side, u32) {
     match effect {
-        Effect::Request(request) => (request.step.clone(), request.side, request.attempt),
-        Effect::Http(http) => (http.step.clone(), http.side, http.attempt),
-        Effect::Publish(publish) => publish.attempt.clone(),
+        Effect::Request(request) => (&request.step, request.side, request.attempt),
+        Effect::Http(http) => (&http.step, http.side, http.attempt),
+        Effect::Publish(publish) => {
+            let (step, side, attempt) = &publish.attempt;
+            (step, *side, *attempt)
+        }
     }
 }
 

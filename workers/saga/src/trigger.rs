@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::definition::Trigger;
-use tidemill_core::envelope::{Decoder, Event, RawMessage};
+use tidemill_core::envelope::{DecodeError, Decoder, Event, RawMessage};
 use tidemill_core::expression::{Bindings, Bound, CompileError, Expression, Scope};
 use tidemill_core::json::Value;
 use tidemill_core::names::{LogKind, Run, encode_token, partition};
@@ -215,6 +215,14 @@ impl TriggerReader {
     }
 
     fn meaning(&self, message: &StoredMessage) -> (Meaning, Option<Event>) {
+        match self.decode(message) {
+            Ok(event) => (self.match_triggers(&event), Some(event)),
+            Err(error) => (Meaning::Park(error.to_string()), None),
+        }
+    }
+
+    /// The event in a message.
+    pub(crate) fn decode(&self, message: &StoredMessage) -> Result<Event, DecodeError> {
         let headers: Vec<(&str, &str)> = message
             .headers
             .as_ref()
@@ -227,10 +235,7 @@ impl TriggerReader {
             sequence: message.sequence,
             stored_at: message.stored_at,
         };
-        match self.decoder.decode(&raw) {
-            Ok(event) => (self.match_triggers(&event), Some(event)),
-            Err(error) => (Meaning::Park(error.to_string()), None),
-        }
+        self.decoder.decode(&raw)
     }
 
     fn match_triggers(&self, event: &Event) -> Meaning {
@@ -344,10 +349,7 @@ impl Session<'_> {
 
     fn start(&self, id: String, event: Event, of: u16, sequence: u64, done: mpsc::Sender<Done>) {
         let engine = Arc::clone(&self.reader.engine);
-        let correlation_id = event
-            .extension("correlationid")
-            .unwrap_or(&event.id)
-            .to_owned();
+        let correlation_id = correlation_id(&event).to_owned();
         tracing::debug!(
             stream = %self.reader.key,
             sequence,
@@ -466,6 +468,11 @@ impl Session<'_> {
 /// Whether a position is one in the stream as it is resolved now.
 fn is_of(counters: &TriggerCounters, resolved: &ResolvedStart) -> bool {
     counters.incarnation == resolved.incarnation && counters.accepted == resolved.accepted
+}
+
+/// What connects an event with all that comes of it.
+pub(crate) fn correlation_id(event: &Event) -> &str {
+    event.extension("correlationid").unwrap_or(&event.id)
 }
 
 fn compile(index: usize, trigger: &Trigger) -> Result<CompiledTrigger, CompileError> {

@@ -19,7 +19,7 @@ impl Trouble {
 
     pub(crate) fn begin(&self, health: &Health, why: String) {
         if !self.now.swap(true, Ordering::Relaxed) {
-            tracing::error!(condition = self.condition, why, "work is held up");
+            tracing::error!(condition = self.condition, reason = why, "work is held up");
         }
         health.not_ready(self.condition, why);
     }

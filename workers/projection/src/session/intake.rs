@@ -25,9 +25,15 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// CloudEvents `id`, for logs; empty for what is no event.
-    pub(crate) fn id(&self) -> &str {
-        self.event.as_ref().map_or("", |event| &event.id)
+    /// CloudEvents `id`, for logs; `None` for what is no event.
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.event.as_ref().ok().map(|event| event.id.as_str())
+    }
+
+    /// What connects it with others in logs: as an instance that it starts would have it.
+    pub(crate) fn correlation_id(&self) -> Option<&str> {
+        let event = self.event.as_ref().ok()?;
+        Some(event.extension("correlationid").unwrap_or(&event.id))
     }
 }
 

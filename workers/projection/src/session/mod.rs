@@ -256,8 +256,16 @@ impl Session {
                 continue;
             }
             if let Err(halted) = self.fold(&event) {
-                tracing::error!(reason = halted.reason.reason(), key = %halted.token, position = %halted.position,
-                    error = %halted.message, "the projection stops before an event");
+                tracing::error!(
+                    stream = self.stream_of(&event),
+                    position = %halted.position,
+                    event_id = event.id(),
+                    correlation_id = event.correlation_id(),
+                    key = %halted.token,
+                    reason = halted.reason.reason(),
+                    error = halted.message,
+                    "the projection stops before an event"
+                );
                 self.halted = Some(halted);
                 self.held.push_back(event);
             }
@@ -350,7 +358,16 @@ impl Session {
                 self.left_out_said += 1;
                 // Whoever chose `Skip` may have many; they are counted, and the first tell why.
                 if self.left_out_said <= LEFT_OUT_SAID_MAX {
-                    tracing::warn!(event = event.id(), key = token, %position, reason = error.reason(), %error, "an event can't be folded and is left out");
+                    tracing::warn!(
+                        stream = self.stream_of(event),
+                        %position,
+                        event_id = event.id(),
+                        correlation_id = event.correlation_id(),
+                        key = token,
+                        reason = error.reason(),
+                        %error,
+                        "an event can't be folded and is left out"
+                    );
                 }
                 self.count(touch.partition, |tally| tally.left_out += 1);
                 Ok(())
@@ -358,7 +375,16 @@ impl Session {
             Consequence::Park => {
                 // Once for each key: what follows is the same trouble.
                 if self.parked.waiting(token).is_empty() {
-                    tracing::warn!(event = event.id(), key = token, %position, reason = error.reason(), %error, "an event can't be folded: its key is parked");
+                    tracing::warn!(
+                        stream = self.stream_of(event),
+                        %position,
+                        event_id = event.id(),
+                        correlation_id = event.correlation_id(),
+                        key = token,
+                        reason = error.reason(),
+                        %error,
+                        "an event can't be folded: its key is parked"
+                    );
                 }
                 self.park(event, touch, Some(&error));
                 Ok(())
@@ -371,6 +397,12 @@ impl Session {
                 message: error.to_string(),
             }),
         }
+    }
+
+    /// The EventStream that an event came from, for logs.
+    fn stream_of(&self, event: &Incoming) -> Option<String> {
+        let source = self.sources.get(event.source)?;
+        Some(source.stream.to_string())
     }
 
     /// `place`: of the row; `None` for what has no key.

@@ -3,9 +3,10 @@
 use crate::support::*;
 use serde_json::json;
 use tidemill_core::contract::StreamBinding;
+use tidemill_core::envelope::Event;
 use tidemill_core::projection::{POSITION_HEADER, REVISION_HEADER};
-use tidemill_nats::Publish;
 use tidemill_nats::provision::{Mark, StreamPlan, ensure};
+use tidemill_nats::{Guard, HeaderMap, KvWrite, Publish};
 use tidemill_testbed::eventually;
 use tidemill_worker_projection::Options;
 
@@ -286,4 +287,37 @@ async fn more_rows_than_are_written_at_a_time_are_right_after_a_kill_in_between(
     world
         .expect_counters("counters", |counters| counters.seen == 30_000)
         .await;
+}
+
+/// An owner that stalled goes on with the row as it knew it. What its successor has made of the row since stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_owner_overwrites_nothing_of_its_successor() {
+    let mut world = World::start().await;
+    let definition = definition(json!([{"set": {"n": "=event.data.n"}}]));
+    let events = |range: std::ops::Range<u64>| -> Vec<Event> {
+        let number = |n| event("N", "k", json!({ "n": n }));
+        range.map(number).collect()
+    };
+    world.publish_all(events(1..2)).await;
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("the owner's row", &definition).await;
+    // The successor has read on, to the third event.
+    let mut headers = HeaderMap::new();
+    headers.insert(POSITION_HEADER, "shop/orders=orders-1:3");
+    headers.insert(REVISION_HEADER, definition.revision().as_str());
+    let of_successor = r#"{"by":"successor","n":3}"#;
+    let write = KvWrite {
+        key: format!("{}.k", definition.revision()),
+        value: Some(of_successor.into()),
+        headers,
+        guard: Guard::None,
+    };
+    world.rows_bucket().write(write).await.unwrap();
+    let mut late = events(2..4);
+    late.push(event("N", "other", json!({ "n": 4 })));
+    world.publish_all(late).await;
+    let expected = [("k", of_successor), ("other", r#"{"n":4}"#)];
+    let expected = expected.map(|(key, row)| (key.to_owned(), row.to_owned()));
+    world.expect_rows("both rows", &expected.into()).await;
+    worker.stop().await;
 }

@@ -59,7 +59,7 @@ async fn expect_parked(world: &World, messages: u64) {
 }
 
 /// Leaves out what a key waits for.
-async fn skip(world: &World, key: &str) -> serde_json::Value {
+pub(crate) async fn skip(world: &World, key: &str) -> serde_json::Value {
     let position = first(world, key).await;
     let named = json!({"key": key, "position": position, "by": "me", "why": "a test"});
     world.ask("skip", named).await.unwrap()

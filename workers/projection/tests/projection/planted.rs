@@ -25,6 +25,18 @@ const CAUGHT: &[(Bug, &str)] = &[
         Bug::FollowersPass,
         "parking::a_poison_event_parks_its_key_only_and_skipping_it_frees_what_follows",
     ),
+    (
+        Bug::CheckpointAhead,
+        "folding::more_rows_than_are_written_at_a_time_are_right_after_a_kill_in_between",
+    ),
+    (
+        Bug::RowsUnguarded,
+        "folding::a_stalled_owner_overwrites_nothing_of_its_successor",
+    ),
+    (
+        Bug::SwitchedEarly,
+        "revisions::readers_are_led_on_when_the_slowest_worker_has_caught_up",
+    ),
 ];
 
 #[test]

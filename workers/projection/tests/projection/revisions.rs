@@ -1,12 +1,17 @@
 //! A changed definition is built beside the rows that readers see.
 
+use crate::parking::skip;
 use crate::support::*;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemill_core::contract::Connection;
-use tidemill_core::definition::Start;
+use tidemill_core::definition::{OnError, Start};
+use tidemill_core::names::{PROJECTION_PARTITIONS, partition};
+use tidemill_core::projection::KeySpace;
 use tidemill_nats::{KvBucket, Nats, Publisher};
+use tidemill_testbed::eventually;
+use tidemill_worker_runtime::ownership::rendezvous;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_see_no_gap_when_a_definition_changes() {
@@ -256,4 +261,63 @@ async fn a_rebuild_that_would_lose_what_is_gone_is_refused_and_the_rows_go_on() 
         .expect_reference("the old rows go on", &definition)
         .await;
     worker.stop().await;
+}
+
+/// New rows are those of all workers: while one of them stands still, its readers would see rows of long ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_are_led_on_when_the_slowest_worker_has_caught_up() {
+    const PODS: [&str; 2] = ["a", "b"];
+    let of = |key: &str| rendezvous::owner(partition(key, PROJECTION_PARTITIONS), PODS).unwrap();
+    let key_of = |pod: &str| {
+        let mut keys = (0..).map(|number| format!("k{number}"));
+        keys.find(|key| of(key) == pod).unwrap()
+    };
+    // Who has partition 0 leads readers on.
+    let leader = rendezvous::owner(0, PODS).unwrap();
+    let slow = PODS.into_iter().find(|pod| *pod != leader).unwrap();
+    let (leaders, slows) = (key_of(leader), key_of(slow));
+
+    let mut world = World::start().await;
+    world.policy.on_error = OnError::Stop;
+    let first = definition(json!([{"increment": {"events": 1}}]));
+    // It can't fold an event without `n`.
+    let second = definition(json!([{"set": {"n": "=event.data.n"}, "increment": {"events": 1}}]));
+    let poison = event("N", &slows, json!({}));
+    let good = |key: &str, n: u64| event("N", key, json!({ "n": n }));
+    let events = vec![good(&leaders, 1), good(&slows, 2), poison, good(&slows, 3)];
+    world.publish_all(events).await;
+    let (a, b) = (
+        world.worker("a", &first).await,
+        world.worker("b", &first).await,
+    );
+    world.expect_reference("first", &first).await;
+    a.stop().await;
+    b.stop().await;
+    let (a, b) = (
+        world.worker("a", &second).await,
+        world.worker("b", &second).await,
+    );
+    // Each checkpoint of the leader comes with a look whether readers may be led on; the last look but one is surely over.
+    let space = KeySpace::parse(second.revision().as_str()).unwrap();
+    let checkpoint = space.checkpoint_key(partition(&leaders, PROJECTION_PARTITIONS));
+    let mut seen = 0;
+    for n in 4..8 {
+        world.publish(good(&leaders, n)).await;
+        seen = eventually("another checkpoint", CAP, async || {
+            match world.rows_bucket().get(&checkpoint).await {
+                Ok(Some(entry)) if entry.revision > seen => Ok(entry.revision),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+    assert_eq!(
+        world.live().await.as_deref(),
+        Some(first.revision().as_str())
+    );
+    world.expect_reference("the old rows go on", &first).await;
+    skip(&world, &slows).await;
+    world.expect_reference("all rows", &second).await;
+    a.stop().await;
+    b.stop().await;
 }
