@@ -57,7 +57,7 @@ pub struct ProjectionSpec {
     pub handlers: Vec<Handler>,
     /// Where rows are kept, such as `{kv: {}}`.
     pub sink: Sink,
-    /// How a row that the sink refuses is tried again.
+    /// How a row that the sink refuses is tried again. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
     /// What is done with an event that can't be folded. Default: its key is parked.

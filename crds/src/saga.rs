@@ -175,16 +175,16 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<Compensate>,
     /// Longest wait for the answer to one attempt, from 1ms to 720h. Above 2m participants need longer reply permissions.
-    /// Default: 5s, or `stepTimeout` where that is shorter.
+    /// Not with publish. Default: 5s, or `stepTimeout` where that is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = within("1ms", "720h"))]
     pub timeout: Option<Duration>,
-    /// Longest time for all attempts, waits between them included, from 1ms to 8760h. Default: 5m, or `timeout`
-    /// where that is longer.
+    /// Longest time for all attempts, waits between them included, from 1ms to 8760h. Not with publish. Default: 5m,
+    /// or `timeout` where that is longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = within("1ms", "8760h"))]
     pub step_timeout: Option<Duration>,
-    /// How the action is tried again.
+    /// How the action is tried again. Not with publish, which is tried until the stream has the event or refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
     /// Whether from here on the saga only goes forward: neither this step nor those after it are compensated. Default: false.
@@ -219,17 +219,17 @@ pub struct Compensate {
     /// Publishes an event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Publish>,
-    /// Longest wait for the answer to one attempt, from 1ms to 720h. Default: 5s, or `stepTimeout` where that is
-    /// shorter.
+    /// Longest wait for the answer to one attempt, from 1ms to 720h. Not with publish. Default: 5s, or `stepTimeout`
+    /// where that is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = within("1ms", "720h"))]
     pub timeout: Option<Duration>,
-    /// Longest time for all attempts, waits between them included, from 1ms to 8760h. Default: 5m, or `timeout`
-    /// where that is longer.
+    /// Longest time for all attempts, waits between them included, from 1ms to 8760h. Not with publish. Default: 5m,
+    /// or `timeout` where that is longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = within("1ms", "8760h"))]
     pub step_timeout: Option<Duration>,
-    /// How the action is tried again.
+    /// How the action is tried again. Not with publish, which is tried until the stream has the event or refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
 }

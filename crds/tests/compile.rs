@@ -118,7 +118,7 @@ handlers:
 - {stream: {name: orders}, set: {a: 1}}
 - {stream: {name: payments}, set: {b: 1}}
 - {increment: {n: 1}}",
-            "retry: {initialBackoff: 1m}",
+            "retry: {maxAttempts: 3}",
             "onError: {maxParkedKeys: 5}",
             "suspend: true",
         ]
@@ -173,6 +173,8 @@ fn sagas() {
             "steps: [{name: a, http: {url: 'http://x/', headers: [{name: X-A, value: input.id}], body: [steps.a.output]}}]",
             "steps: [{name: a, publish: {stream: {name: orders}, type: Paid, entity: input.subject}}]",
             "steps: [{name: a, publish: {stream: {name: orders}, type: Paid, entity: =input.subject, data: =input.data}}]",
+            "steps: [{name: a, publish: {stream: {name: orders}, type: Paid, entity: a}, timeout: 1s, stepTimeout: 5s, retry: {maxAttempts: 3}}]",
+            "steps: [{name: a, request: {subject: x}, timeout: 1s, compensate: {publish: {stream: {name: orders}, type: Unpaid, entity: a}, timeout: 1s, stepTimeout: 5s, retry: {maxAttempts: 3}}}]",
             "onCompleted: [{publish: {stream: {name: orders}, type: Done, entity: =input.subject, data: {x: =steps.reserve.output.id, y: =failure.reason}}}]",
             "onCompensated: [{publish: {stream: {name: orders}, type: Rejected, entity: =input.subject, data: {x: =steps.reserve.output.id, y: =failure.reason}}}]",
             "onCompensated: [{publish: {stream: {name: orders}, type: Rejected, entity: =input.customer, data: '=has(steps.reserve.output) ? steps.reserve.output : null'}}]",

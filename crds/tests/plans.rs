@@ -168,7 +168,7 @@ fn a_revision_is_the_meaning_and_nothing_else() {
     let step = "name: a, request: {subject: x}";
     let same = [
         (P, "", "key: event.subject".to_owned()),
-        (P, "", "{replicas: 5, suspend: true, retry: {maxAttempts: 9}, onError: {then: Skip}}".to_owned()),
+        (P, "", "{replicas: 5, suspend: true, onError: {then: Skip}}".to_owned()),
         (P, "", "from: [{stream: {name: orders, namespace: shop}, start: {from: New}}]".to_owned()),
         (P, "", "sink: {kv: {maxBytes: 1Gi, replicas: 3}}".to_owned()),
         (P, "handlers: [{set: {a: 1, b: 2}}]", "handlers: [{delete: false, set: {b: 2, a: 1}}]".to_owned()),
@@ -230,17 +230,18 @@ fn a_revision_is_the_meaning_and_nothing_else() {
 #[test]
 fn a_backoff_or_timeout_that_is_not_given_gives_way_to_the_one_that_is() {
     let retry = |snippet: &str| {
-        let retry = projection(snippet).policy.retry;
+        let step = format!("steps: [{{name: a, request: {{subject: x}}{snippet}}}]");
+        let retry = saga(&step).definition.steps.first().unwrap().retry;
         (
             retry.max_attempts,
             retry.initial_backoff_ms,
             retry.max_backoff_ms,
         )
     };
-    assert_eq!(retry(""), (5, 100, 30_000));
-    assert_eq!(retry("retry: {initialBackoff: 1m}"), (5, 60_000, 60_000));
+    assert_eq!(retry(""), (5, 200, 30_000));
+    assert_eq!(retry(", retry: {initialBackoff: 1m}"), (5, 60_000, 60_000));
     assert_eq!(
-        retry("retry: {maxBackoff: 50ms, maxAttempts: 2}"),
+        retry(", retry: {maxBackoff: 50ms, maxAttempts: 2}"),
         (2, 50, 50)
     );
     let timeouts = |fields: &str| {

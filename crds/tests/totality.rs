@@ -53,7 +53,6 @@ spec:
     - {stream: {name: orders}, type: OrderPlaced, when: event.data.total > 0, set: {status: placed, total: =event.data.total, deep: [{a: =row.status}]}}
     - {stream: {name: payments, namespace: other}, key: event.data.order, increment: {payments: 1, sum: =event.data.total}}
   sink: {kv: {bucket: b, replicas: 1, maxBytes: 1Gi, placement: {tags: [x]}}}
-  retry: {maxAttempts: 5, initialBackoff: 100ms, maxBackoff: 30s}
   onError: {then: Park, maxParkedKeys: 10000}
   replicas: 1
   suspend: false

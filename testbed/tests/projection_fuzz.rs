@@ -165,7 +165,6 @@ impl<'a> World<'a> {
             policy: ProjectionPolicy {
                 on_error: OnError::Park,
                 max_parked_keys: 3,
-                ..ProjectionPolicy::default()
             },
             rows: BTreeMap::new(),
             parked: ParkedKeys::new(),

@@ -2,7 +2,6 @@
 
 use super::{Revision, SEMANTICS, StreamRef};
 use crate::json::Value;
-use crate::retry::Retry;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -51,8 +50,6 @@ pub struct Handler {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProjectionPolicy {
-    /// For a row that the sink refuses for good.
-    pub retry: Retry,
     /// What is done with an event that can't be folded.
     pub on_error: OnError,
     /// With more parked keys than this the projection stops and says so.
@@ -74,11 +71,6 @@ pub enum OnError {
 impl Default for ProjectionPolicy {
     fn default() -> Self {
         ProjectionPolicy {
-            retry: Retry {
-                max_attempts: 5,
-                initial_backoff_ms: 100,
-                max_backoff_ms: 30_000,
-            },
             on_error: OnError::Park,
             max_parked_keys: 10_000,
         }

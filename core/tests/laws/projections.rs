@@ -315,7 +315,6 @@ pub(crate) fn what_can_t_be_folded_parks_until_too_many_keys_are() {
     let policy = ProjectionPolicy {
         on_error: OnError::Park,
         max_parked_keys: 2,
-        ..ProjectionPolicy::default()
     };
     let two = parked(&[("a", 1), ("b", 2)]);
     assert_eq!(

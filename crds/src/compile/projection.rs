@@ -132,14 +132,12 @@ pub fn projection(resource: &Projection) -> Report<ProjectionPlan> {
     interleaving::check(&mut findings, &definition, &reads);
     let rows = rows(&mut findings, sink, &id);
 
+    if retry.is_some() {
+        let instead = "remove the field: what the bucket can't take is parked at once as `onError` says, everything else is tried until it works";
+        findings.not_yet(&spec.field("retry"), instead);
+    }
     let default = ProjectionPolicy::default();
     let policy = ProjectionPolicy {
-        retry: values::retry(
-            &mut findings,
-            &spec.field("retry"),
-            retry.as_ref(),
-            default.retry,
-        ),
         on_error: match on_error
             .as_ref()
             .and_then(|policy| policy.then)

@@ -283,6 +283,10 @@ fn compile_step(
     if let Some(when) = when {
         expression(findings, &path.field("when"), when.as_str(), &forward);
     }
+    if publish.is_some() {
+        let given = (timeout.is_some(), step_timeout.is_some(), retry.is_some());
+        refuse_waits_of_publish(findings, &path, given);
+    }
     let (timeout_ms, step_timeout_ms) =
         timeouts(findings, &path, timeout.as_ref(), step_timeout.as_ref());
     let actions = action::Actions {
@@ -363,6 +367,10 @@ fn compile_compensation(
         step_timeout,
         retry,
     } = compensate;
+    if publish.is_some() {
+        let given = (timeout.is_some(), step_timeout.is_some(), retry.is_some());
+        refuse_waits_of_publish(findings, path, given);
+    }
     let (timeout_ms, step_timeout_ms) =
         timeouts(findings, path, timeout.as_ref(), step_timeout.as_ref());
     let actions = action::Actions {
@@ -416,6 +424,23 @@ fn refuse_behind_pivot(
             pivot.name
         );
         findings.error(path, Reason::Unsound, message);
+    }
+}
+
+/// A publish has no attempts that could be counted or timed: whether an event is in its stream can always be found out.
+fn refuse_waits_of_publish(
+    findings: &mut Findings,
+    path: &FieldPath,
+    (timeout, step_timeout, retry): (bool, bool, bool),
+) {
+    let given = [
+        ("timeout", timeout),
+        ("stepTimeout", step_timeout),
+        ("retry", retry),
+    ];
+    for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+        let message = "a publish has no such limit: it is tried until the stream has the event, or refuses it for good, which parks the instance; remove the field";
+        findings.error(&path.field(field), Reason::Unsound, message);
     }
 }
 

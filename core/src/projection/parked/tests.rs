@@ -148,7 +148,6 @@ fn what_is_done_about_an_event_that_fails() {
     let policy = |on_error, max_parked_keys| ProjectionPolicy {
         on_error,
         max_parked_keys,
-        ..ProjectionPolicy::default()
     };
     for (policy, token, expected) in [
         (policy(OnError::Park, 3), "c", Consequence::Park),
