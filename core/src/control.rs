@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 
 /// Largest request read, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 512 * 1024;
+/// Longest detail of a timeline's entry in an answer, in characters.
+const DETAIL_CHARS_MAX: usize = 1000;
+/// An output of so many bytes of JSON is never left out of an answer: that would save nothing.
+const OUTPUT_KEPT: usize = 64;
 
 /// Verbs of a saga.
 pub mod saga_verb {
@@ -206,6 +210,45 @@ pub struct StepStatus {
     /// What it gave.
     #[serde(default)]
     pub output: crate::json::Value,
+    /// Bytes of the output, if it is left out because the answer would be too large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_left_out: Option<usize>,
+}
+
+impl Described {
+    /// The same in at most so many bytes of JSON: long details are cut, then the largest outputs are left out, then the oldest
+    /// inputs.
+    #[must_use]
+    pub fn within(mut self, bytes: usize) -> Self {
+        fn size(part: &impl Serialize) -> usize {
+            serde_json::to_vec(part).map_or(0, |json| json.len())
+        }
+        for TimelineEntry { detail, .. } in &mut self.timeline {
+            if let Some((end, _)) = detail.char_indices().nth(DETAIL_CHARS_MAX) {
+                detail.replace_range(end.., "…");
+            }
+        }
+        while size(&self) > bytes {
+            let outputs = self.steps.iter_mut();
+            let largest = outputs
+                .filter(|step| step.output_left_out.is_none())
+                .map(|step| (size(&step.output), step))
+                .max_by_key(|(size, _)| *size);
+            match largest {
+                Some((size, step)) if size > OUTPUT_KEPT => {
+                    step.output = crate::json::Value::Null;
+                    step.output_left_out = Some(size);
+                }
+                _ => break,
+            }
+        }
+        while size(&self) > bytes && !self.timeline.is_empty() {
+            let oldest = self.timeline.len().div_ceil(4);
+            self.timeline.drain(..oldest);
+            self.omitted += oldest as u64;
+        }
+        self
+    }
 }
 
 /// One input of an instance.
@@ -294,4 +337,82 @@ pub struct ProjectionStatus {
 /// What `state` of a finished or parked instance is; for `await`.
 pub fn is_settled(state: InstanceState) -> bool {
     state.is_finished() || state == InstanceState::Parked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn described(outputs: &[usize], details: &[usize]) -> Described {
+        let text = |length: usize| "é".repeat(length / 2);
+        let step = |(index, length): (usize, &usize)| StepStatus {
+            name: format!("step-{index}"),
+            action: "done".to_owned(),
+            compensation: None,
+            attempts: 1,
+            output: text(*length).as_str().into(),
+            output_left_out: None,
+        };
+        let entry = |(index, length): (usize, &usize)| TimelineEntry {
+            at: Timestamp::from_millis(0),
+            sequence: index as u64,
+            what: "cancel".to_owned(),
+            step: None,
+            side: None,
+            attempt: None,
+            outcome: "applied".to_owned(),
+            detail: text(*length),
+            took_ms: None,
+        };
+        Described {
+            summary: InstanceSummary {
+                id: "o-1".to_owned(),
+                state: InstanceState::Running,
+                step: None,
+                reason: None,
+                message: None,
+                revision: Revision::of(&0),
+                started_at: Timestamp::from_millis(0),
+                updated_at: Timestamp::from_millis(0),
+                correlation_id: None,
+                log_sequence: 1,
+            },
+            steps: outputs.iter().enumerate().map(step).collect(),
+            timeline: details.iter().enumerate().map(entry).collect(),
+            omitted: 0,
+            decisions: 0,
+        }
+    }
+
+    #[test]
+    fn what_fits_stays_as_it_is() {
+        let whole = described(&[1000, 10], &[20, 1000]);
+        assert_eq!(whole.clone().within(100_000), whole);
+    }
+
+    #[test]
+    fn the_largest_output_goes_first() {
+        let fitting = described(&[400_000, 300_000, 10], &[10]).within(500_000);
+        let left_out: Vec<_> = fitting.steps.iter().map(|s| s.output_left_out).collect();
+        assert_eq!(left_out, [Some(400_002), None, None]);
+        assert_eq!((fitting.timeline.len(), fitting.omitted), (1, 0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn it_fits_and_counts_what_is_left_out(
+            outputs in prop::collection::vec(0_usize..50_000, 0..8),
+            details in prop::collection::vec(0_usize..5_000, 0..60),
+        ) {
+            let fitting = described(&outputs, &details).within(6_000);
+            prop_assert!(serde_json::to_vec(&fitting).unwrap_or_default().len() <= 6_000);
+            prop_assert_eq!(fitting.timeline.len() + fitting.omitted as usize, details.len());
+            // The newest stay.
+            let newest = fitting.timeline.last().map(|entry| entry.sequence + 1);
+            prop_assert!(newest.is_none() || newest == Some(details.len() as u64));
+        }
+    }
 }

@@ -281,6 +281,8 @@ bugs! {
     // The saga worker, around its machine.
     /// A start is stored only where there is none.
     StartUnguarded,
+    /// An input is one only in its instance's own partition.
+    PartitionUnchecked,
     /// A publish whose acknowledgement was lost, or another's, is found again.
     PublishedAgain,
     /// Effects are run when the log is folded, of what is unfinished by then.
@@ -330,6 +332,7 @@ impl Bug {
     /// Those of the saga worker, outside of the machine.
     pub const OF_SAGAS: &[Bug] = &[
         Bug::StartUnguarded,
+        Bug::PartitionUnchecked,
         Bug::PublishedAgain,
         Bug::EffectsWhileFolding,
         Bug::NothingSentAgain,

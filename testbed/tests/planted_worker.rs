@@ -17,6 +17,10 @@ const CAUGHT: &[(Bug, &str)] = &[
         "saga_control::an_id_starts_once_whoever_asks_and_is_described_after_its_end",
     ),
     (
+        Bug::PartitionUnchecked,
+        "saga_control::what_lies_in_a_partition_that_is_not_its_own_is_no_input",
+    ),
+    (
         Bug::PublishedAgain,
         "saga_store_reset::a_log_set_back_while_no_worker_ran_is_said_too",
     ),

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemill_core::control::{
-    Accepted, CancelRequest, Decision, DecisionRequest, Described, InstanceRequest,
+    Accepted, CancelRequest, Decision, DecisionRequest, Described, InstanceRequest, StartReply,
 };
 use tidemill_core::names::{LogKind, LogSubject};
 use tidemill_core::status::InstanceState;
@@ -381,6 +381,113 @@ async fn a_second_start_in_the_log_starts_nothing() {
         "{}",
         worker.stderr()
     );
+}
+
+/// Whoever reads an instance reads its own partition, so nothing else may move it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_in_a_partition_that_is_not_its_own_is_no_input() {
+    let lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let participants = participants(&lab, |command| {
+        if command.contains("/held/") && command.ends_with("/reserve") {
+            Conduct::HoldAnswers
+        } else {
+            Conduct::Do
+        }
+    })
+    .await;
+    let _worker = lab.worker("a").expect("a worker");
+    assert!(start(&lab, "held").await);
+    done(&participants, "an answer kept back", |ledger| {
+        ledger.held() == 1
+    })
+    .await;
+    let mut subject = LogSubject::new("held", 64, LogKind::Cancel).expect("a subject");
+    subject.partition = (subject.partition + 1) % 64;
+    let subject = subject.to_subject(&lab.contract.resource, lab.nats.root());
+    let asked = b"{\"by\":\"somebody\",\"why\":\"to see\"}".to_vec();
+    let message = Publish::new(subject.expect("a subject"), asked);
+    let publisher = Publisher::new(&lab.nats, 8);
+    publisher.publish(message).await.await.expect("stored");
+    // It comes before this one.
+    assert!(start(&lab, "next").await);
+    settled(&lab, "next").await;
+    participants.release().await.expect("released");
+    let end = settled(&lab, "held").await;
+    assert_eq!(end.summary.state, InstanceState::Completed, "{end:#?}");
+    counted(
+        &lab,
+        "both completed, and one message left alone",
+        |counters| {
+            (
+                counters.completed,
+                counters.compensated,
+                counters.unreadable,
+            ) == (2, 0, 1)
+        },
+    )
+    .await;
+}
+
+/// A start that the log couldn't be read for again would be acknowledged and lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_can_not_be_kept_is_refused() {
+    let lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let _participants = participants(&lab, |_| Conduct::Do).await;
+    let _worker = lab.worker("a").expect("a worker");
+    assert!(start(&lab, "first").await);
+    let deep = |levels: usize| {
+        let text = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+    };
+    for (field, value) in [
+        ("data", deep(65)),
+        ("data", deep(100)),
+        ("subject", "x".repeat(201).into()),
+        ("correlationId", "x".repeat(5000).into()),
+    ] {
+        let mut request = serde_json::json!({"id": "odd"});
+        request[field] = value;
+        let answer = lab.ask::<StartReply>("start", &request).await;
+        refused(answer.map_err(|error| error.to_string()), "Invalid");
+    }
+    // The id is free.
+    let request = serde_json::json!({"id": "odd", "data": deep(60)});
+    let answer: StartReply = lab.ask("start", &request).await.expect("an answer");
+    assert!(answer.started);
+    settled(&lab, "odd").await;
+}
+
+/// An answer has to fit into a message of NATS.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_described_however_much_was_said_of_it() {
+    let lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let participants = participants(&lab, |_| Conduct::HoldAnswers).await;
+    let _worker = lab.worker("a").expect("a worker");
+    assert!(start(&lab, "o").await);
+    let client = lab.server.client().await.expect("a client");
+    for steps in 1..=3 {
+        done(&participants, "a request", |ledger| {
+            ledger.replies.len() == steps
+        })
+        .await;
+        let reply = participants.ledger(|ledger| ledger.replies.last().cloned());
+        let answer = format!("{{\"text\":\"{}\"}}", "x".repeat(400_000 + steps));
+        client
+            .publish(reply.expect("a reply subject"), answer.into())
+            .await
+            .expect("sent");
+    }
+    let end = settled(&lab, "o").await;
+    assert_eq!(
+        end.summary.state,
+        InstanceState::Completed,
+        "{}",
+        end.steps.len()
+    );
+    let left_out: Vec<_> = end.steps.iter().map(|step| step.output_left_out).collect();
+    assert_eq!(left_out, [None, None, Some(400_014)]);
+    let described = describe(&lab, "o").await.expect("described");
+    assert_eq!(described.steps, end.steps);
 }
 
 /// What the worker says to the log it says until somebody takes it: it has already answered that it will be done.

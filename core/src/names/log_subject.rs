@@ -156,6 +156,13 @@ impl LogSubject {
         })
     }
 
+    /// Whether its partition is the instance's own: nothing of another is an input, or the one who owns that partition would
+    /// fold what a reader of the instance never sees.
+    pub fn is_in_own_partition(&self, partitions: u16) -> bool {
+        encode_token(&self.instance)
+            .is_ok_and(|token| partition(&token, partitions) == self.partition)
+    }
+
     /// The whole subject, below the log of this saga.
     ///
     /// # Errors

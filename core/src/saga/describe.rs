@@ -81,6 +81,7 @@ impl Instance {
                     .then(|| word(&state.compensation).to_owned()),
                 attempts: state.action.attempt,
                 output: state.action.output.clone().unwrap_or(Value::Null),
+                output_left_out: None,
             })
             .collect()
     }

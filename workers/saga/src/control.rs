@@ -13,9 +13,9 @@ use tidemill_core::control::{
     AcceptSourceRequest, CancelRequest, ControlError, DecisionRequest, Described, InstanceRequest,
     Reply, StartReply, StartRequest, is_settled, saga_verb,
 };
-use tidemill_core::envelope::Event;
-use tidemill_core::names::{LogKind, Run, encode_token, partition};
-use tidemill_core::saga::Started;
+use tidemill_core::envelope::{ATTRIBUTE_BYTES_MAX, Event};
+use tidemill_core::names::{LogKind, Run, TOKEN_SOURCE_BYTES_MAX, encode_token, partition};
+use tidemill_core::saga::{Started, decode_input};
 use tidemill_core::timestamp::Timestamp;
 use tidemill_worker_runtime::control::{Answers, Request};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -236,6 +236,22 @@ async fn start_instance(
         let why = format!("{RUNNING_MAX} instances are running in this worker: ask again later");
         return Err(ControlError::new("Unavailable", why));
     }
+    // As long as an event's, since outcomes carry them on.
+    let limited = [
+        ("subject", &request.subject, TOKEN_SOURCE_BYTES_MAX),
+        (
+            "correlationId",
+            &request.correlation_id,
+            ATTRIBUTE_BYTES_MAX,
+        ),
+    ];
+    for (field, value, limit) in limited {
+        let bytes = value.as_ref().map_or(0, String::len);
+        if bytes > limit {
+            let why = format!("`{field}` has {bytes} bytes, at most {limit} are possible");
+            return Err(ControlError::new("Invalid", why));
+        }
+    }
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -263,10 +279,12 @@ async fn start_instance(
         input,
         position: None,
     };
-    match engine
-        .append(&id, LogKind::Started, started.to_json())
-        .await
-    {
+    let payload = started.to_json();
+    // What the log couldn't be read for again would be an instance that nobody runs, and its id would be taken.
+    if let Err(error) = decode_input(LogKind::Started, &[], &payload) {
+        return Err(ControlError::new("Invalid", error.to_string()));
+    }
+    match engine.append(&id, LogKind::Started, payload).await {
         Appended::Stored => Ok(StartReply { id, started: true }),
         Appended::Existing => Ok(StartReply { id, started: false }),
         Appended::Refused(why) => Err(ControlError::new(

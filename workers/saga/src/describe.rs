@@ -12,6 +12,9 @@ use tidemill_nats::{ReadFrom, Reader};
 /// Entries of a timeline that are shown; of more, the newest.
 const TIMELINE_MAX: usize = 500;
 
+/// Bytes of an answer besides what is described, rounded up.
+const ANSWER_AROUND: usize = 256;
+
 /// Reads and folds one instance. `saga` is its definition, if that is known already.
 pub(crate) async fn describe(
     engine: &Engine,
@@ -92,13 +95,14 @@ pub(crate) async fn describe(
         }
     }
     let (instance, saga) = folded.ok_or_else(not_found)?;
-    Ok(Described {
+    let described = Described {
         summary: instance.summary(&saga, sequence),
         steps: instance.step_statuses(&saga),
         timeline,
         omitted,
         decisions: instance.decisions,
-    })
+    };
+    Ok(described.within(engine.nats.max_payload().saturating_sub(ANSWER_AROUND)))
 }
 
 /// The answer to a decision about an instance that isn't running: taken already, or there is nothing to decide.

@@ -259,12 +259,18 @@ impl Shard {
         if was_caught_up {
             self.timers.observe(message.stored_at);
         }
-        match LogSubject::parse(&message.subject, &self.engine.log_prefix) {
-            Ok(subject) => self.fold_input(subject, message).await,
-            Err(error) => {
+        // The error is dropped: a subject that is nearly a reply's may hold a token.
+        match LogSubject::parse(&message.subject, &self.engine.log_prefix).ok() {
+            Some(subject) if self.is_in_its_place(&subject) => {
+                self.fold_input(subject, message).await;
+            }
+            subject => {
                 self.engine.metrics.unreadable.inc();
-                // Without the subject: one that is nearly a reply's may hold a token.
-                drop(error);
+                if let Some(LogSubject { partition, .. }) = subject {
+                    self.engine
+                        .tally
+                        .change(partition, |counters| counters.unreadable += 1);
+                }
                 tracing::warn!(
                     sequence = message.sequence,
                     "a message of the log is left alone: its subject is none of an input"
@@ -274,6 +280,11 @@ impl Shard {
         if !was_caught_up && (message.pending == 0 || message.sequence >= self.fold_until) {
             self.begin_work().await;
         }
+    }
+
+    fn is_in_its_place(&self, subject: &LogSubject) -> bool {
+        subject.is_in_own_partition(self.engine.workload.partitions)
+            || planted(Bug::PartitionUnchecked)
     }
 
     async fn fold_input(&mut self, subject: LogSubject, message: &StoredMessage) {

@@ -4,7 +4,7 @@ use crate::ask;
 use crate::catalog;
 use crate::context::Context;
 use crate::error::Result;
-use crate::output::{Text, Tone, precise_duration};
+use crate::output::{Text, Tone, grouped, precise_duration};
 use tidemill_core::control::{Described, InstanceRequest, StepStatus, TimelineEntry, saga_verb};
 use tidemill_core::names::{Kind, ResourceId, Side};
 use tidemill_nats::Nats;
@@ -121,11 +121,12 @@ fn step_row(step: &StepStatus) -> Vec<Text> {
         compensation,
         attempts,
         output,
+        output_left_out,
     } = step;
-    let output = if output.is_null() {
-        String::new()
-    } else {
-        output.to_json()
+    let output = match output_left_out {
+        Some(bytes) => format!("{} bytes, too large to be shown", grouped(*bytes as u64)),
+        None if output.is_null() => String::new(),
+        None => output.to_json(),
     };
     vec![
         name.into(),
