@@ -12,11 +12,10 @@ use tidemill_nats::permissions;
 fn contract(kind: Kind, name: &str) -> Contract {
     let resource = ResourceId::new(kind, "shop", name);
     let stream = json!({ "namespace": "shop", "name": "orders" });
-    let retry = json!({ "maxAttempts": 5, "initialBackoffMs": 100, "maxBackoffMs": 1000 });
     let workload = match kind {
         Kind::Projection => json!({ "projection": {
             "definition": { "semantics": 1, "sources": [stream], "key": "event.subject", "handlers": [] },
-            "policy": { "retry": retry, "onError": "Park", "maxParkedKeys": 10 },
+            "policy": { "onError": "Park", "maxParkedKeys": 10 },
             "starts": ["beginning"],
             "rowsBucket": resource.rows_bucket(),
             "parkedStream": resource.parked_stream(),

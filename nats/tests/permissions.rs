@@ -17,12 +17,11 @@ use tidemill_testbed::{NatsServer, User};
 
 fn contract(kind: Kind) -> Contract {
     let resource = ResourceId::new(kind, "shop", "orders");
-    let retry = json!({ "maxAttempts": 5, "initialBackoffMs": 100, "maxBackoffMs": 1000 });
     let stream = json!({ "namespace": "shop", "name": "events" });
     let workload = match kind {
         Kind::Projection => json!({ "projection": {
             "definition": { "semantics": 1, "sources": [stream], "key": "event.subject", "handlers": [] },
-            "policy": { "retry": retry, "onError": "Park", "maxParkedKeys": 10 },
+            "policy": { "onError": "Park", "maxParkedKeys": 10 },
             "starts": ["beginning"],
             "rowsBucket": resource.rows_bucket(),
             "parkedStream": resource.parked_stream(),

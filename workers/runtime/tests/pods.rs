@@ -60,7 +60,7 @@ async fn context(server: &NatsServer, pod: &str) -> WorkerContext {
         "streams": [],
         "workload": { "projection": {
             "definition": { "semantics": 1, "sources": [], "key": "event.subject", "handlers": [] },
-            "policy": { "retry": { "maxAttempts": 5, "initialBackoffMs": 100, "maxBackoffMs": 1000 }, "onError": "Park", "maxParkedKeys": 10 },
+            "policy": { "onError": "Park", "maxParkedKeys": 10 },
             "starts": [],
             "rowsBucket": "shop_orders_rows",
             "parkedStream": "shop_orders_projection_parked",

@@ -121,7 +121,6 @@ fn projection_contract(server: &str) -> Contract {
                 "handlers": [{ "type": "Placed", "set": { "total": "=event.data.total" } }],
             },
             "policy": {
-                "retry": { "maxAttempts": 5, "initialBackoffMs": 100, "maxBackoffMs": 1000 },
                 "onError": "Park",
                 "maxParkedKeys": 10,
             },
