@@ -5,9 +5,13 @@ use crate::dev_file::DevFile;
 use crate::error::{CliError, Exit, Result};
 use crate::output::{Format, Output};
 use std::path::PathBuf;
+use std::time::Duration;
 use tidemill_core::contract::Connection;
 use tidemill_nats::connection::ConnectError;
 use tidemill_nats::{ApiError, Nats};
+
+/// An absence of NATS shorter than this is a restart, of which nothing is said.
+const AWAY_UNSAID: Duration = Duration::from_secs(2);
 
 /// Options, output and the `dev` that is running nearby.
 pub(crate) struct Context {
@@ -101,10 +105,33 @@ impl Context {
                 );
             }
         };
-        Nats::connect(&self.connection(address), "tidemill")
+        let nats = Nats::connect(&self.connection(address), "tidemill")
             .await
-            .map_err(|error| connect_error(&error, &origin))
+            .map_err(|error| connect_error(&error, &origin))?;
+        say_when_away(&nats);
+        Ok(nats)
     }
+}
+
+/// Commands go on by themselves when NATS is back; until then whoever waits shall know what for.
+fn say_when_away(nats: &Nats) {
+    let (mut status, servers) = (nats.status(), nats.servers().to_owned());
+    tokio::spawn(async move {
+        while status.wait_for(|status| !status.connected).await.is_ok() {
+            let back = status.wait_for(|status| status.connected);
+            if let Ok(back) = tokio::time::timeout(AWAY_UNSAID, back).await {
+                if back.is_err() {
+                    return;
+                }
+                continue;
+            }
+            eprintln!("NATS at {servers} is away: this goes on when it is back; Ctrl-C ends it");
+            if status.wait_for(|status| status.connected).await.is_err() {
+                return;
+            }
+            eprintln!("NATS at {servers} is back");
+        }
+    });
 }
 
 /// Why there is no connection, as an error of the command line.

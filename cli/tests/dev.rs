@@ -381,6 +381,18 @@ async fn the_end_of_the_server_is_said_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_stops_although_the_server_is_frozen() {
+    let mut server = NatsServer::start().await.unwrap();
+    let (_shell, mut dev) = begun(&format!("--nats {}", server.url())).await;
+    dev.line("Saga default/fulfilment: ready").await;
+    server.sigstop().await.unwrap();
+    // It only waits for its workers; the rest of what it waits for is bounded by less.
+    let said = dev.stop().await;
+    server.sigcont().unwrap();
+    assert!(said.contains("stopping: workers finish"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn passwords_are_not_shown() {
     let server = NatsServer::start().await.unwrap();
     let address = server.url().replace("nats://", "nats://somebody:secret@");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::Shell;
 use tidemill_nats::Nats;
 use tidemill_nats::provision::{Mark, Outcome, StreamPlan, ensure};
-use tidemill_testbed::{NatsServer, Process};
+use tidemill_testbed::{NatsServer, Process, eventually};
 
 const CAP: Duration = Duration::from_secs(30);
 
@@ -90,8 +90,8 @@ async fn refused_lines_are_named_and_the_others_are_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tail_shows_what_comes() {
-    let server = server_with_stream("default", "orders").await;
+async fn tail_shows_what_comes_also_after_an_outage_and_says_that_there_is_one() {
+    let mut server = server_with_stream("default", "orders").await;
     let shell = Shell::on(&server.url());
     shell
         .run("event publish orders --type A --subject o-1")
@@ -119,6 +119,23 @@ async fn tail_shows_what_comes() {
                 "event publish orders --type {event_type} --subject {subject}"
             ))
             .ok();
+        if event_type == "B" {
+            let says = |words: &'static str| {
+                let tail = &tail;
+                eventually(words, CAP, async move || {
+                    let said = tail.stderr();
+                    if said.contains(words) {
+                        Ok(())
+                    } else {
+                        Err(said)
+                    }
+                })
+            };
+            server.kill9();
+            says("is away").await;
+            server.restart().await.unwrap();
+            says("is back").await;
+        }
     }
     assert!(tail.wait_exit(CAP).await.unwrap().success());
     let types: Vec<String> = tail

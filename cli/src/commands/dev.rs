@@ -37,6 +37,8 @@ everything; the next run goes on where this one ended.";
 
 /// Between two looks at the figures.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long what is being made may go on when `dev` is told to stop.
+const FINISH_MAX: Duration = Duration::from_secs(2);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -157,6 +159,8 @@ impl Session<'_> {
         // Whatever else is under way waits for answers that don't come when the server has ended.
         let ended = tokio::select! {
             error = ended(server.as_mut()) => Err((error, true)),
+            // A server that is frozen answers nothing.
+            () = overdue(signals) => Ok(()),
             ended = self.follow(&manifests, &mut watch, signals, &mut workers, &mut screen) => ended.map_err(|error| (error, false)),
         };
         screen.end();
@@ -339,6 +343,12 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// Some time after the signal to stop: what is being made has had its chance.
+async fn overdue(signals: &CancellationToken) {
+    signals.cancelled().await;
+    tokio::time::sleep(FINISH_MAX).await;
 }
 
 /// Never, without a server of ours.
