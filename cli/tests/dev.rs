@@ -381,6 +381,16 @@ async fn the_end_of_the_server_is_said_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_complains_of_is_said() {
+    let (_shell, mut dev) = begun("").await;
+    let address = dev.url.trim_start_matches("nats://").to_owned();
+    let mut stranger = std::net::TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut stranger, b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    dev.line("error: nats-server: ").await;
+    dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_stops_although_the_server_is_frozen() {
     let mut server = NatsServer::start().await.unwrap();
     let (_shell, mut dev) = begun(&format!("--nats {}", server.url())).await;

@@ -3,9 +3,11 @@
 //! It listens on 127.0.0.1 only, keeps its store between runs, and ends with this process whatever ends that: a shell holds
 //! the reading end of a pipe and stops the server when our end is gone. (A second server on the same store would ruin it.)
 
+mod complaints;
 mod program;
 
 use crate::error::{CliError, Exit, Result};
+use complaints::Complaints;
 use program::{Program, find};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
@@ -129,9 +131,25 @@ impl Server {
         &self.version
     }
 
-    /// Waits until it ends by itself, which it never should, and says so.
+    /// Waits until it ends by itself, which it never should, and says so. Until then what it complains of goes to our log.
     pub(crate) async fn ended(&mut self) -> CliError {
-        let status = self.child.wait().await;
+        let mut complaints = Complaints::open(&self.log).ok();
+        let mut look = tokio::time::interval(complaints::LOOK_INTERVAL);
+        let status = loop {
+            tokio::select! {
+                status = self.child.wait() => break status,
+                _ = look.tick() => {
+                    for text in complaints.iter_mut().flat_map(Complaints::new_ones) {
+                        // From then on it stores nothing there, room or not.
+                        let remedy = match text.contains("no space left") {
+                            true => "; make room, then start `tidemill dev` again",
+                            false => "",
+                        };
+                        tracing::error!("nats-server: {text}{remedy}");
+                    }
+                }
+            }
+        };
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         CliError::failed(format!("nats-server ended ({status})"))
             .remedy(format!("its log is {}", self.log.display()))
