@@ -332,6 +332,10 @@ pub struct ProjectionStatus {
     pub skipped: u64,
     /// Parked keys.
     pub parked_keys: u64,
+    /// Events that could not be folded and were left out: `onError: Skip`, or a person's decision.
+    pub left_out: u64,
+    /// Sequences of the sources that were gone from the streams before they could be read: the rows lack what they held.
+    pub gone: u64,
 }
 
 /// What `state` of a finished or parked instance is; for `await`.

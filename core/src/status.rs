@@ -83,6 +83,8 @@ pub struct ProjectionCounters {
     pub puts: u64,
     /// Keys parked now.
     pub parked_keys: u64,
+    /// Sequences of the sources that were gone from the streams before they could be read: the rows lack what they held.
+    pub gone: u64,
     /// Per source (`<namespace>/<name>`): position and lag.
     pub sources: BTreeMap<String, SourceProgress>,
 }

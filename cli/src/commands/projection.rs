@@ -42,7 +42,9 @@ Examples:
   tidemill projection accept-source order-status --stream shop/orders
 
 For a projection that stopped with SourceReset: its stream was set back or replaced. The rows stay as they are, and what is new in \
-the stream is folded into them. `tidemill projection rebuild` makes the rows anew from what the stream holds now.";
+the stream is folded into them. `tidemill projection rebuild` makes the rows anew from what the stream holds now.
+
+For one that stopped with HistoryTruncated while new rows were built: they are made without what the stream no longer holds.";
 
 /// Wait for the status of one projection; a list must not wait long for workers that are away.
 const STATUS_MAX: Duration = Duration::from_secs(2);
@@ -56,7 +58,7 @@ pub(crate) enum Command {
     /// Fold everything again, then switch
     #[command(after_help = REBUILD_EXAMPLES)]
     Rebuild(Rebuild),
-    /// Go on with a source that was set back or replaced
+    /// Go on with a source that was set back, was replaced or has lost events
     #[command(after_help = ACCEPT_EXAMPLES)]
     AcceptSource(AcceptSource),
 }

@@ -17,6 +17,8 @@ pub struct Checkpoint {
     sources: Vec<SourceCheckpoint>,
     /// What became of the events up to here.
     pub tally: Tally,
+    /// Per source, by its index: see [`Checkpoint::gone`].
+    gone: Vec<u64>,
 }
 
 /// How far one source is in one partition.
@@ -71,9 +73,38 @@ struct StoredSource {
     position: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stored_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    gone: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Checkpoint {
+    /// Sequences of the source that the stream no longer held when it was read up to the position: limits, a purge, a deletion. What
+    /// is gone stays gone, so rows that lack more of them than other rows lack events that those were folded from.
+    #[must_use]
+    pub fn gone(&self, index: usize) -> u64 {
+        self.gone.get(index).copied().unwrap_or_default()
+    }
+
+    /// Notes how many sequences of the source were gone.
+    pub fn set_gone(&mut self, index: usize, sequences: u64) {
+        if sequences > 0 && self.gone.len() <= index {
+            self.gone.resize(index + 1, 0);
+        }
+        if let Some(slot) = self.gone.get_mut(index) {
+            *slot = sequences;
+        }
+    }
+
+    /// Whether it has counted anything that an earlier one hasn't.
+    #[must_use]
+    pub fn has_counted_since(&self, earlier: &Checkpoint) -> bool {
+        self.tally != earlier.tally || self.gone != earlier.gone
+    }
+
     /// How far the source of this index is.
     #[must_use]
     pub fn source(&self, index: usize) -> SourceCheckpoint {
@@ -113,6 +144,7 @@ impl Checkpoint {
                         StoredSource {
                             position: source.lineage.write(position),
                             stored_at,
+                            gone: self.gone(index),
                         },
                     )
                 })
@@ -132,6 +164,7 @@ impl Checkpoint {
         let mut checkpoint = Checkpoint {
             sources: Vec::with_capacity(sources.len()),
             tally: stored.tally,
+            gone: Vec::new(),
         };
         for (index, source) in sources.iter().enumerate() {
             if let Some(of) = stored.sources.get(&source.stream.to_string()) {
@@ -146,6 +179,7 @@ impl Checkpoint {
                         stored_at: of.stored_at,
                     },
                 );
+                checkpoint.set_gone(index, of.gone);
             }
         }
         Ok(checkpoint)
@@ -215,12 +249,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_checkpoint_is_read_as_it_was_written(b in any::<u64>(), a in any::<u64>(), at in proptest::option::of(0..i64::from(u32::MAX)), seen in any::<u64>()) {
+        fn a_checkpoint_is_read_as_it_was_written(b in any::<u64>(), a in any::<u64>(), at in proptest::option::of(0..i64::from(u32::MAX)), seen in any::<u64>(), gone in any::<u64>()) {
             let stored_at = at.map(Timestamp::from_millis);
             let mut checkpoint = Checkpoint::default();
             checkpoint.set_source(0, SourceCheckpoint { position: Position { generation: 0, sequence: b }, stored_at });
             checkpoint.set_source(1, SourceCheckpoint { position: Position { generation: 1, sequence: a }, stored_at });
             checkpoint.tally.seen = seen;
+            checkpoint.set_gone(1, gone);
             let read = Checkpoint::parse(&sources(), checkpoint.to_json(&sources()).as_bytes()).unwrap();
             prop_assert_eq!(read, checkpoint);
         }

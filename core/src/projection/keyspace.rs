@@ -7,6 +7,7 @@
 //! | `live` | the key space that readers follow, as text |
 //! | `sources.<namespace>.<stream>` | the [`super::Lineage`] of a source |
 //! | `rebuilds.<revision>` | how often this revision was rebuilt, as a decimal number |
+//! | `rebuilds.<key space>.accepted` | a person accepted that these rows lack what the sources no longer hold |
 //! | `decisions.<namespace>.<stream>.<generation>.<sequence>.<row token>` | a [`super::Decision`] |
 //!
 //! A key space is the revision, followed by `-<n>` after its n-th rebuild; it is hexadecimal, so no other key begins like one.
@@ -89,6 +90,12 @@ pub fn rebuild_key(revision: &Revision) -> String {
     format!("rebuilds.{revision}")
 }
 
+/// Key that says that rows may lack what the sources no longer hold.
+#[must_use]
+pub fn accepted_key(space: &KeySpace) -> String {
+    format!("rebuilds.{space}.accepted")
+}
+
 /// Key of the decision about an event and one row (or [`KEYLESS_TOKEN`]).
 #[must_use]
 pub fn decision_key(stream: &StreamRef, position: Position, token: &str) -> String {
@@ -163,6 +170,10 @@ mod tests {
         };
         assert_eq!(source_key(&orders), "sources.shop.orders");
         assert_eq!(rebuild_key(&revision()), "rebuilds.0123456789abcdef");
+        assert_eq!(
+            accepted_key(&KeySpace::parse("0123456789abcdef-2").unwrap()),
+            "rebuilds.0123456789abcdef-2.accepted"
+        );
         let position = Position {
             generation: 1,
             sequence: 7,

@@ -26,8 +26,8 @@ pub use checkpoint::{Checkpoint, CheckpointError, SourceCheckpoint, Tally};
 pub use compiled::{CompileError, Problem, Projection};
 pub use fold::{FoldError, Folded, Touch, event_partition};
 pub use keyspace::{
-    DECISIONS_PREFIX, KEYLESS_TOKEN, KeySpace, LIVE_KEY, decision_key, parse_decision_key,
-    rebuild_key, source_key,
+    DECISIONS_PREFIX, KEYLESS_TOKEN, KeySpace, LIVE_KEY, accepted_key, decision_key,
+    parse_decision_key, rebuild_key, source_key,
 };
 pub use position::{
     GENERATIONS_MAX, Generation, Lineage, Position, PositionError, SourceReset, SourceSeen,

@@ -65,6 +65,10 @@ pub(crate) async fn rebuild(store: &Store, workload: &ProjectionWorkload) -> Ans
         revision: revision.clone(),
         rebuild: number,
     };
+    // Whoever asks for what is there after a reset has been told that it may be less.
+    if !accepted.is_empty() {
+        store.accept_history(&space).await?;
+    }
     let also = if accepted.is_empty() {
         String::new()
     } else {
@@ -90,9 +94,20 @@ pub(crate) async fn accept_source(
         );
     }
     let situation = Situation::read(store, workload).await?;
-    let accepted = accept_reset(store, workload, &situation, stream).await?;
+    let mut accepted = accept_reset(store, workload, &situation, stream).await?;
+    if situation.is_building() && !situation.accepted {
+        store.accept_history(&situation.target).await?;
+        tracing::warn!(space = %situation.target, "new rows may lack what the sources no longer hold");
+        accepted.push(format!(
+            "{} is built without what the sources no longer hold",
+            situation.target
+        ));
+    }
     if accepted.is_empty() {
-        return refuse("NotReset", "no source was set back or replaced");
+        return refuse(
+            "NotReset",
+            "no source was set back or replaced, and no rows are being built that it could be accepted for",
+        );
     }
     accept(accepted.join(", "))
 }

@@ -96,16 +96,14 @@ pub enum Stopped {
     },
     /// Rows exist, but the events they were made of are gone: a new key space would lack them.
     #[error(
-        "source {stream} begins at {first} now, the rows that readers see were folded from {wanted}: \
-         a rebuild would lose what is gone; the old rows stay"
+        "source {stream} no longer holds {lost} of the events that the rows readers see were folded from: new rows would lack them. \
+         The old rows stay and are kept up to date; `tidemill projection accept-source` has the new ones made without what is gone"
     )]
     HistoryTruncated {
         /// The source.
         stream: StreamRef,
-        /// Its first sequence.
-        first: u64,
-        /// The sequence that is needed.
-        wanted: u64,
+        /// How many.
+        lost: u64,
     },
     /// Something else wrote into the rows bucket.
     #[error(

@@ -76,6 +76,7 @@ impl Observed {
                 left_out: tally.left_out,
                 folded: tally.folded,
                 puts: tally.puts,
+                gone: (0..sources.len()).map(|index| checkpoint.gone(index)).sum(),
                 parked_keys: parked_keys.get(&partition).copied().unwrap_or(0),
                 sources: sources
                     .iter()

@@ -18,6 +18,8 @@ pub(crate) struct Situation {
     pub(crate) target: KeySpace,
     /// Histories of the sources; `None` = never read.
     lineages: BTreeMap<StreamRef, Option<Lineage>>,
+    /// A person accepted that the rows being built lack what the sources no longer hold.
+    pub(crate) accepted: bool,
 }
 
 impl Situation {
@@ -40,12 +42,20 @@ impl Situation {
             );
         }
         let target = KeySpace { revision, rebuild };
+        let building = live.value.as_ref().is_some_and(|live| *live != target);
+        let accepted = building && store.is_history_accepted(&target).await?;
         Ok(Situation {
+            accepted,
             live: live.value,
             live_guard: live.revision,
             target,
             lineages,
         })
+    }
+
+    /// Whether rows are built beside those that readers see.
+    pub(crate) fn is_building(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| *live != self.target)
     }
 
     /// Whether sessions begun in this situation must end in a later one. What they write themselves when they begin changes nothing.
@@ -62,6 +72,7 @@ impl Situation {
                     .is_some_and(|after| after != before)
         };
         live || self.target != later.target
+            || self.accepted != later.accepted
             || self
                 .lineages
                 .iter()
@@ -110,6 +121,7 @@ impl Situation {
             streams: old_definition
                 .as_ref()
                 .map(|definition| definition.sources.clone()),
+            accepted: self.accepted,
         };
         let mut plans = Vec::new();
         match old_definition {
@@ -150,6 +162,7 @@ mod tests {
             name: "a".to_owned(),
         };
         Situation {
+            accepted: false,
             live: live.map(space),
             live_guard: 0,
             target: space(target),

@@ -8,7 +8,7 @@ use tidemill_core::definition::{ProjectionDefinition, Revision, Start, StreamRef
 use tidemill_core::names::{COUNTERS_BUCKET, REVISIONS_BUCKET, ResourceId};
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::projection::{
-    Checkpoint, DECISIONS_PREFIX, KeySpace, LIVE_KEY, Lineage, Position, Sources,
+    Checkpoint, DECISIONS_PREFIX, KeySpace, LIVE_KEY, Lineage, Position, Sources, accepted_key,
     parse_decision_key, rebuild_key, source_key,
 };
 use tidemill_core::status::ResolvedStart;
@@ -139,6 +139,17 @@ impl Store {
                 .await?
                 .is_some(),
         )
+    }
+
+    /// Whether a person accepted that rows lack what the sources no longer hold.
+    pub(crate) async fn is_history_accepted(&self, of: &KeySpace) -> Result<bool, SessionError> {
+        Ok(present(self.rows.get(&accepted_key(of)).await?).is_some())
+    }
+
+    /// Notes that a person accepted it.
+    pub(crate) async fn accept_history(&self, of: &KeySpace) -> Result<(), SessionError> {
+        self.rows.put(&accepted_key(of), "accepted").await?;
+        Ok(())
     }
 
     /// Keeps a definition, so that its rows can be folded on beside those of a later one.

@@ -1,6 +1,6 @@
 //! Leading readers to the rows of a session.
 
-use super::Session;
+use super::{Session, history};
 use crate::error::SessionError;
 use std::collections::BTreeMap;
 use tidemill_core::definition::StreamRef;
@@ -25,6 +25,8 @@ pub(crate) enum Live {
         guard: u64,
         /// Sources of its definition, if it is known.
         streams: Option<Vec<StreamRef>>,
+        /// A person accepted that the session's rows lack what the sources no longer hold.
+        accepted: bool,
     },
 }
 
@@ -81,6 +83,7 @@ impl Session {
             space: old,
             guard,
             streams,
+            ..
         } = &self.lead.live
         else {
             return Ok(false);
@@ -90,12 +93,7 @@ impl Session {
         }
         let (old, guard, streams) = (old.clone(), *guard, streams.clone());
         self.checkpoint_now().await?;
-        let shared = self.sources.iter().filter(|source| {
-            streams
-                .as_ref()
-                .is_none_or(|streams| streams.contains(&source.stream))
-        });
-        let shared = Sources::new(shared.cloned().collect());
+        let shared = history::shared(&self.sources, streams.as_deref());
         let old_progress = {
             let mut progress = Progress::new();
             for (partition, _, checkpoint) in self
@@ -124,6 +122,9 @@ impl Session {
             tracing::debug!(%behind, "readers stay where they are");
             return Ok(false);
         }
+        // A limit or a purge may have overtaken the reading of any worker.
+        let gone = history::found_gone(&self.store, &self.space, &self.sources).await?;
+        history::refuse_lost(&self.store, &self.lead.live, &self.sources, &gone).await?;
         if !self.store.set_live(&self.space, guard).await? {
             return Err(SessionError::Superseded("the pointer `live`"));
         }

@@ -1,6 +1,7 @@
 //! What a session begins with.
 
 use super::cache::Cache;
+use super::history;
 use super::intake::{self, Preparation};
 use super::lead::{Lead, Live};
 use super::progress::Progress;
@@ -69,8 +70,7 @@ pub(super) async fn load(
     let checkpoints = store
         .checkpoints(&plan.space, &sources, plan.owned.iter())
         .await?;
-    let is_new = checkpoints.iter().all(|(_, revision, _)| *revision == 0);
-    let progress = Progress::new(plan.owned.clone(), sources.len(), checkpoints);
+    let mut progress = Progress::new(plan.owned.clone(), sources.len(), checkpoints);
     let mut after = Vec::new();
     for (index, ((source, state), start)) in sources.iter().zip(&states).zip(&starts).enumerate() {
         verify(&store, source, state, &progress.checkpointed(index)).await?;
@@ -80,22 +80,16 @@ pub(super) async fn load(
             sequence: *start,
         });
         let from = progress.resume_after(index, &source.lineage).max(floor);
-        if is_new && matches!(plan.live, Live::At { .. }) && state.first > from + 1 {
-            return Err(Stopped::HistoryTruncated {
-                stream: source.stream.clone(),
-                first: state.first,
-                wanted: from + 1,
-            }
-            .into());
-        }
         after.push(from);
     }
+    progress.count_gone_behind(&sources, matches!(plan.live, Live::At { .. }));
 
     let decisions = store.decisions(&sources).await?;
     let complete = store.is_empty(&plan.space).await?;
     let mut preparations = Vec::new();
     let mut intake = Vec::new();
     let mut readers = Vec::new();
+    let mut gone = Vec::new();
     for (index, (source, from)) in sources.iter().zip(&after).enumerate() {
         let binding = store
             .contract
@@ -114,11 +108,15 @@ pub(super) async fn load(
             ReadFrom::After(*from),
         )
         .await?;
+        // What is gone behind the position, in the middle too: sequences that nothing will be read of.
+        let ahead = reader.state().last.saturating_sub(*from);
+        gone.push(progress.gone(index) + ahead.saturating_sub(reader.pending()));
         let (batches, handle) = intake::read(reader, preparation.clone());
         preparations.push(preparation);
         intake.push(batches);
         readers.push(handle);
     }
+    history::refuse_lost(&store, &plan.live, &sources, &gone).await?;
     let heads: Vec<u64> = states.iter().map(|state| state.last).collect();
     let pending = heads
         .iter()
@@ -137,6 +135,7 @@ pub(super) async fn load(
         intake,
         _readers: readers,
         pending,
+        read_to: after,
         cache: Cache::new(plan.cache_bytes_max, complete),
         parked: ParkedKeys::new(),
         decisions,

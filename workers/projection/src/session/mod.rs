@@ -6,6 +6,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod flush;
+mod history;
 pub(crate) mod intake;
 mod lead;
 mod load;
@@ -92,6 +93,8 @@ pub(crate) struct Session {
     _readers: Vec<AbortOnDropHandle<()>>,
     /// Messages behind the last one read, per source.
     pending: Vec<u64>,
+    /// Sequence up to which each source was read and folded.
+    read_to: Vec<u64>,
     cache: Cache,
     progress: Progress,
     parked: ParkedKeys,
@@ -302,6 +305,13 @@ impl Session {
     /// Folds one event into all rows it touches that are this session's.
     fn fold(&mut self, event: &Incoming) -> Result<(), Halted> {
         let (source, position) = (event.source, event.position);
+        if let Some(read_to) = self.read_to.get_mut(source) {
+            // Once, also where folding stops before the event and is tried again.
+            let after = std::mem::replace(read_to, position.sequence);
+            if position.sequence > after + 1 {
+                self.progress.gone_between(source, after, position.sequence);
+            }
+        }
         for touch in &event.touches {
             if self.progress.is_due(touch.partition, source, position) {
                 self.fold_touch(event, touch)?;

@@ -47,6 +47,8 @@ impl FromIterator<u16> for Partitions {
 pub(crate) struct Moment {
     sources: Vec<SourceCheckpoint>,
     tallies: Vec<Tally>,
+    /// Per partition and source, see [`Checkpoint::gone`].
+    gone: Vec<Vec<u64>>,
 }
 
 /// What has been folded, and what each partition's checkpoint says.
@@ -59,6 +61,8 @@ pub(crate) struct Progress {
     /// What was stored when the session began; a partition may be ahead of where reading began.
     begun: Vec<Checkpoint>,
     written: Vec<Written>,
+    /// Per partition and source: only what is gone behind it counts. See [`Progress::count_gone_behind`].
+    gone_behind: Vec<Vec<u64>>,
 }
 
 /// What is in KV for one partition.
@@ -79,14 +83,19 @@ impl Progress {
         let mut begun = vec![Checkpoint::default(); count];
         let mut written = vec![Written::default(); count];
         let mut tallies = vec![Tally::default(); count];
+        let mut gone = vec![vec![0; sources]; count];
         for (partition, revision, checkpoint) in checkpoints {
             let index = usize::from(partition);
-            if let (Some(begun), Some(written), Some(tally)) = (
+            if let (Some(begun), Some(written), Some(tally), Some(gone)) = (
                 begun.get_mut(index),
                 written.get_mut(index),
                 tallies.get_mut(index),
+                gone.get_mut(index),
             ) {
                 *tally = checkpoint.tally;
+                for (source, gone) in gone.iter_mut().enumerate() {
+                    *gone = checkpoint.gone(source);
+                }
                 *written = Written {
                     revision,
                     checkpoint: checkpoint.clone(),
@@ -97,8 +106,10 @@ impl Progress {
         let now = Moment {
             sources: vec![SourceCheckpoint::default(); sources],
             tallies,
+            gone,
         };
         Progress {
+            gone_behind: vec![vec![0; sources]; count],
             owned,
             stored: now.clone(),
             now,
@@ -121,6 +132,45 @@ impl Progress {
             .map(|checkpoint| checkpoint.resume_after(source, lineage))
             .min()
             .unwrap_or(0)
+    }
+
+    /// Says what counts as gone. A partition without events is checkpointed now and then only: where all that is behind the furthest
+    /// was folded (`strict` = false), what went meanwhile isn't missing; rows that are being built are counted by the partition.
+    pub(crate) fn count_gone_behind(&mut self, sources: &Sources, strict: bool) {
+        for (index, source) in sources.iter().enumerate() {
+            let resumed: Vec<u64> = self
+                .begun
+                .iter()
+                .map(|checkpoint| checkpoint.resume_after(index, &source.lineage))
+                .collect();
+            let furthest = self
+                .owned
+                .iter()
+                .filter_map(|partition| resumed.get(usize::from(partition)).copied())
+                .max()
+                .filter(|_| !strict)
+                .unwrap_or(0);
+            for (behind, resumed) in self.gone_behind.iter_mut().zip(resumed) {
+                if let Some(behind) = behind.get_mut(index) {
+                    *behind = resumed.max(furthest);
+                }
+            }
+        }
+    }
+
+    /// Notes that a source holds nothing between two sequences, which were read one after the other.
+    pub(crate) fn gone_between(&mut self, source: usize, after: u64, next: u64) {
+        for (gone, behind) in self.now.gone.iter_mut().zip(&self.gone_behind) {
+            if let (Some(gone), Some(behind)) = (gone.get_mut(source), behind.get(source)) {
+                *gone += next.saturating_sub(after.max(*behind) + 1);
+            }
+        }
+    }
+
+    /// Most sequences of a source that any owned partition has found gone, stored or not.
+    pub(crate) fn gone(&self, source: usize) -> u64 {
+        let of = |partition: u16| self.now.gone.get(usize::from(partition))?.get(source);
+        self.owned.iter().filter_map(of).copied().max().unwrap_or(0)
     }
 
     /// Distinct checkpointed positions of a source, to be compared with the stream.
@@ -182,6 +232,9 @@ impl Progress {
             }
         }
         checkpoint.tally = stored.tallies.get(index).copied().unwrap_or_default();
+        for (source, gone) in stored.gone.get(index).into_iter().flatten().enumerate() {
+            checkpoint.set_gone(source, *gone);
+        }
         checkpoint
     }
 
@@ -203,7 +256,7 @@ impl Progress {
                     || is.sequence.saturating_sub(was.sequence) > behind_max
             });
             if checkpoint != written.checkpoint
-                && (all || behind || checkpoint.tally != written.checkpoint.tally)
+                && (all || behind || checkpoint.has_counted_since(&written.checkpoint))
             {
                 due.push((partition, written.revision, checkpoint));
             }
@@ -295,5 +348,38 @@ mod tests {
         );
         assert_eq!(progress.to_write(true, 100), [(3, 9, checkpoint(16, 5))]);
         assert_eq!(progress.to_write(false, 0), [(3, 9, checkpoint(16, 5))]);
+    }
+
+    #[test]
+    fn what_is_gone_counts_once() {
+        let sources = Sources::new(vec![tidemill_core::projection::Source {
+            stream: tidemill_core::definition::StreamRef {
+                namespace: "s".to_owned(),
+                name: "a".to_owned(),
+            },
+            lineage: Lineage::first("i"),
+        }]);
+        for (strict, expected) in [(true, [26, 16]), (false, [16, 16])] {
+            let owned: Partitions = [3, 5].into_iter().collect();
+            let mut progress = Progress::new(
+                owned,
+                1,
+                vec![(3, 1, checkpoint(10, 4)), (5, 2, checkpoint(20, 6))],
+            );
+            progress.count_gone_behind(&sources, strict);
+            progress.gone_between(0, 10, 31);
+            progress.gone_between(0, 35, 42);
+            assert!(
+                progress.to_write(true, 0).is_empty(),
+                "nothing of it is stored yet"
+            );
+            progress.folded(0, at(42));
+            progress.stored(progress.now());
+            let gone = [3, 5].map(|partition| progress.checkpoint(partition).gone(0));
+            assert_eq!(gone, expected, "{strict}");
+            assert_eq!(progress.gone(0), expected[0]);
+            let due = progress.to_write(false, 1000);
+            assert_eq!(due.len(), 2, "all of them counted something");
+        }
     }
 }

@@ -159,6 +159,14 @@ impl Worker {
             matched: sum(|counters| counters.matched),
             skipped: sum(|counters| counters.skipped),
             parked_keys: observed.parked_keys,
+            left_out: sum(|counters| counters.left_out),
+            // Each partition tells of the whole stream.
+            gone: observed
+                .partitions
+                .values()
+                .map(|counters| counters.gone)
+                .max()
+                .unwrap_or(0),
             sources: observed.sources.clone(),
         }
     }

@@ -263,6 +263,139 @@ async fn a_rebuild_that_would_lose_what_is_gone_is_refused_and_the_rows_go_on() 
     worker.stop().await;
 }
 
+/// What is gone from the middle is as gone as what is gone from the beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_would_lose_what_was_deleted_is_refused_until_a_person_accepts_it() {
+    let mut world = World::start().await;
+    let definition = definition(json!([{"increment": {"count": 1, "sum": "=event.data.n"}}]));
+    let events = (0..20).map(|n| event("N", &format!("k{}", n % 3), json!({ "n": n })));
+    world.publish_all(events.collect()).await;
+    let stream = world
+        .nats
+        .jetstream()
+        .get_stream("shop_orders")
+        .await
+        .unwrap();
+    // Never folded: no rows lack it that had it before.
+    stream.delete_message(3).await.unwrap();
+    world.published.retain(|(sequence, _)| *sequence != 3);
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("before", &definition).await;
+    let revision = definition.revision();
+    let rebuilt = async |number: u32, gone: u64| {
+        world.ask("rebuild", json!({})).await.unwrap();
+        let live = format!("{revision}-{number}");
+        let led = |status: &serde_json::Value| {
+            status["live"] == json!(live) && status["gone"] == json!(gone)
+        };
+        world.expect_status("readers are led over", led).await;
+    };
+    rebuilt(1, 1).await;
+
+    stream.delete_message(7).await.unwrap();
+    stream.delete_message(9).await.unwrap();
+    world.ask("rebuild", json!({})).await.unwrap();
+    let status = world.expect_stopped("HistoryTruncated").await;
+    assert_eq!(status["live"], json!(format!("{revision}-1")));
+    assert_eq!(status["building"], json!(format!("{revision}-2")));
+    let message = status["stopped"]["message"].as_str().unwrap();
+    assert!(message.contains("holds 2 of the events"), "{message}");
+    world.publish(event("N", "k1", json!({"n": 100}))).await;
+    world
+        .expect_reference("the old rows go on", &definition)
+        .await;
+
+    world.ask("accept-source", json!({})).await.unwrap();
+    world
+        .published
+        .retain(|(sequence, _)| !matches!(sequence, 7 | 9));
+    world
+        .expect_reference("what the stream still holds", &definition)
+        .await;
+    // The rows lack it already: nothing more would be lost.
+    let led = |status: &serde_json::Value| {
+        status["live"] == json!(format!("{revision}-3")) && status["gone"] == 3
+    };
+    world.ask("rebuild", json!({})).await.unwrap();
+    world.expect_status("readers are led over", led).await;
+    world.expect_reference("the same", &definition).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_is_overtaken_by_a_purge_leaves_the_old_rows() {
+    let mut world = World::start().await;
+    world.policy.on_error = OnError::Stop;
+    let first = definition(json!([{"increment": {"events": 1}}]));
+    // It can't fold an event without `n`: there it stands until it is told to go on, with most of the stream unread.
+    let second = definition(json!([{"increment": {"events": 1, "sum": "=event.data.n"}}]));
+    world.publish(event("N", "k", json!({}))).await;
+    let events = (0..10_000).map(|n| event("N", &format!("k{}", n % 7), json!({ "n": n })));
+    world.publish_all(events.collect()).await;
+    let worker = world.worker("a", &first).await;
+    world.expect_reference("first", &first).await;
+    worker.stop().await;
+    let worker = world.worker("a", &second).await;
+    world.expect_stopped("FoldError").await;
+    let stream = world
+        .nats
+        .jetstream()
+        .get_stream("shop_orders")
+        .await
+        .unwrap();
+    stream.purge().sequence(9_990).await.unwrap();
+    skip(&world, "k").await;
+    let status = world.expect_stopped("HistoryTruncated").await;
+    assert_eq!(status["live"], json!(first.revision()));
+    world.publish(event("N", "k1", json!({"n": 1}))).await;
+    world.expect_reference("the old rows go on", &first).await;
+    // Nor does it forget that.
+    worker.kill().await;
+    let worker = world.worker("a", &second).await;
+    world.expect_stopped("HistoryTruncated").await;
+    world.expect_reference("still", &first).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_were_gone_before_they_were_folded_are_counted() {
+    let mut world = World::start().await;
+    let definition = definition(json!([{"increment": {"count": 1}}]));
+    let events = |n: u64| {
+        (0..n)
+            .map(|n| event("N", &format!("k{}", n % 5), json!({ "n": n })))
+            .collect::<Vec<_>>()
+    };
+    world.publish_all(events(100)).await;
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("before", &definition).await;
+    worker.stop().await;
+    world.publish_all(events(100)).await;
+    let stream = world
+        .nats
+        .jetstream()
+        .get_stream("shop_orders")
+        .await
+        .unwrap();
+    stream.purge().sequence(181).await.unwrap();
+    world
+        .published
+        .retain(|(sequence, _)| !(101..181).contains(sequence));
+    let gone = |gone: u64| move |status: &serde_json::Value| status["gone"] == gone;
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("what is there", &definition).await;
+    world.expect_status("80 are missed", gone(80)).await;
+    world
+        .expect_counters("on disk too", |counters| counters.gone == 80)
+        .await;
+    worker.kill().await;
+    let worker = world.worker("a", &definition).await;
+    world.publish_all(events(1)).await;
+    world.expect_reference("and on", &definition).await;
+    world.expect_status("once", gone(80)).await;
+    worker.stop().await;
+}
+
 /// New rows are those of all workers: while one of them stands still, its readers would see rows of long ago.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_are_led_on_when_the_slowest_worker_has_caught_up() {
