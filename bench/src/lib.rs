@@ -1,6 +1,7 @@
 //! Benchmarks: whole processes over loopback, checked results, one JSON object on the last line.
 
 pub mod latency;
+pub mod ledger;
 pub mod projection_load;
 pub mod raw;
 pub mod saga_load;

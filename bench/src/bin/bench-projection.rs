@@ -22,6 +22,9 @@ struct Args {
     /// Events of the catch-up.
     #[arg(long, default_value_t = 1_000_000)]
     events: usize,
+    /// Percent of as many events that a projection of its own folds before, on the same server; its streams are deleted then.
+    #[arg(long, default_value_t = 5)]
+    warm_up: usize,
     /// Distinct keys.
     #[arg(long, default_value_t = 250_000)]
     keys: usize,
@@ -49,7 +52,8 @@ async fn main() -> Result<()> {
     if args.fsync {
         server = server.sync_always();
     }
-    let lab = Lab::projection(server.start().await?, "bench", definition()).await?;
+    let server = warm_up(server.start().await?, &args).await?;
+    let lab = Lab::projection(server, "bench", definition()).await?;
     let mixture = Mixture {
         seed: args.seed,
         events: args.events,
@@ -105,6 +109,33 @@ async fn main() -> Result<()> {
         })
     );
     Ok(())
+}
+
+/// Warms the server, its disk and the processor up with a projection that is thrown away.
+async fn warm_up(server: NatsServer, args: &Args) -> Result<NatsServer> {
+    let events = args.events * args.warm_up / 100;
+    if events == 0 {
+        return Ok(server);
+    }
+    say(&format!("warming up with {events} events"));
+    let lab = Lab::projection(server, "warm", definition()).await?;
+    let mixture = Mixture {
+        seed: args.seed.wrapping_add(1),
+        events,
+        keys: (args.keys * args.warm_up / 100).max(1),
+        padding: args.padding,
+    };
+    mixture.publish(&lab.nats).await?;
+    let last = lab.nats.stream_state("shop_orders").await?.last;
+    let worker = lab.worker("warm")?;
+    wait_for(&lab, last).await?;
+    drop(worker);
+    let resource = &lab.contract.resource;
+    let rows = format!("KV_{}", resource.rows_bucket());
+    for stream in ["shop_orders", &rows, &resource.parked_stream()] {
+        lab.nats.jetstream().delete_stream(stream).await?;
+    }
+    Ok(lab.server)
 }
 
 fn round(value: f64) -> f64 {

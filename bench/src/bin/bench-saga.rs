@@ -3,7 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::{Map, Value as Json, json};
+use std::collections::HashSet;
 use std::time::Duration;
+use tidemill_bench::ledger::{STATS_SUBJECT, Tally};
 use tidemill_bench::saga_load::{End, Figures, Load, is_refused, run};
 use tidemill_bench::{raw, say};
 use tidemill_core::definition::{
@@ -11,9 +13,9 @@ use tidemill_core::definition::{
     SagaDefinition, StepDefinition, StreamRef, Trigger,
 };
 use tidemill_core::json::{Object, Value};
-use tidemill_core::names::Kind;
 use tidemill_core::retry::Retry;
 use tidemill_core::status::SagaCounters;
+use tidemill_nats::{ReadFrom, Reader};
 use tidemill_testbed::{Lab, NatsServer, Process, eventually};
 
 /// Measures sagas of three request steps on this machine: server, worker, participants and load are processes on loopback.
@@ -295,11 +297,36 @@ async fn check(lab: &Lab, shape: Shape, load: &Load, total: usize) -> Result<Sag
         counters.started == total as u64 && counters.parked == 0 && counters.running == 0,
         "{counters:?}"
     );
-    ensure!(
-        lab.contract.resource.kind == Kind::Saga,
-        "the lab is a saga's"
-    );
+    let told = lab.nats.client().request(STATS_SUBJECT, "".into()).await;
+    let told = told.context("what the participants did")?;
+    let tally: Tally = serde_json::from_slice(&told.payload)?;
+    tally.agrees_with(&counters)?;
+    check_outcomes(lab, shape, &counters).await?;
     Ok(counters)
+}
+
+/// Each instance has published its outcome, once, if its saga has any.
+async fn check_outcomes(lab: &Lab, shape: Shape, counters: &SagaCounters) -> Result<()> {
+    for (event_type, ended) in [
+        ("OrderConfirmed", counters.completed),
+        ("OrderRejected", counters.compensated),
+    ] {
+        let expected = if shape.outcome { ended } else { 0 };
+        let filter = vec![format!("shop.orders.*.{event_type}")];
+        let mut reader =
+            Reader::open_to_end(&lab.nats, "shop_orders", filter, ReadFrom::First).await?;
+        let (mut batch, mut events, mut instances) = (Vec::new(), 0, HashSet::new());
+        while reader.next_batch(1024, &mut batch).await? > 0 {
+            events += batch.len() as u64;
+            instances.extend(batch.drain(..).map(|message| message.subject.to_string()));
+        }
+        ensure!(
+            (events, instances.len() as u64) == (expected, expected),
+            "{events} {event_type} of {} instances, {expected} are expected",
+            instances.len()
+        );
+    }
+    Ok(())
 }
 
 /// Where an instance's end is seen: its outcome's event, or the last answer in the log.
