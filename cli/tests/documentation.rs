@@ -9,7 +9,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use support::Shell;
+use support::{Shell, blocks};
 
 /// What is no documentation of this repository.
 const ELSEWHERE: &[&str] = &["target", "node_modules"];
@@ -24,24 +24,6 @@ fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
             found.push(path);
         }
     }
-}
-
-/// The text of the fenced blocks of a language.
-fn blocks(page: &str, language: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut open: Option<String> = None;
-    for line in page.lines() {
-        match (&mut open, line.trim_start().strip_prefix("```")) {
-            (Some(_), Some(_)) => found.extend(open.take().filter(|text| !text.is_empty())),
-            (Some(text), None) => {
-                text.push_str(line);
-                text.push('\n');
-            }
-            (None, Some(of)) if of.trim() == language => open = Some(String::new()),
-            (None, _) => {}
-        }
-    }
-    found
 }
 
 #[test]

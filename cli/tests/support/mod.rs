@@ -218,3 +218,21 @@ fn redacted(rest: &str, before: Option<char>) -> Option<(&'static str, usize)> {
     }
     None
 }
+
+/// The text of the fenced blocks of a language.
+pub(crate) fn blocks(page: &str, language: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open: Option<String> = None;
+    for line in page.lines() {
+        match (&mut open, line.trim_start().strip_prefix("```")) {
+            (Some(_), Some(_)) => found.extend(open.take().filter(|text| !text.is_empty())),
+            (Some(text), None) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, Some(of)) if of.trim() == language => open = Some(String::new()),
+            (None, _) => {}
+        }
+    }
+    found
+}
