@@ -272,6 +272,17 @@ bugs! {
     /// A row is written over what was read of it, never over what another owner has written since.
     RowsUnguarded,
 
+    /// A parked event is stored before a checkpoint passes it.
+    ParkedUnstored,
+    /// A stream that hands its messages out once is no source.
+    QueueFolded,
+    /// Rows aren't made anew from a stream that has lost its beginning.
+    TruncationUnseen,
+    /// What has no key passes nothing that waits for a row that it has a key for.
+    KeylessPasses,
+    /// An event that waits is gone only when no copy of it is left.
+    GoneWithItsCopy,
+
     // Who owns what.
     /// Nothing is owned without a claim of this life.
     OwnedWithoutClaim,
@@ -302,6 +313,13 @@ bugs! {
     /// While the server is away, readiness says so.
     SilenceWhileAway,
 
+    /// A stream's acknowledgement is no answer: nothing is sent where one would give it.
+    CaptureUnseen,
+    /// Nothing is published where it could not be found again.
+    UnfitTarget,
+    /// A definition is stored before an instance names it.
+    DefinitionUnstored,
+
     // The compiler of resources.
     /// An output that may not be there is read behind a guard.
     OutputUnguarded,
@@ -324,6 +342,11 @@ impl Bug {
         Bug::ParkedNotLoaded,
         Bug::CheckpointAhead,
         Bug::RowsUnguarded,
+        Bug::ParkedUnstored,
+        Bug::QueueFolded,
+        Bug::TruncationUnseen,
+        Bug::KeylessPasses,
+        Bug::GoneWithItsCopy,
     ];
 
     /// Those of who owns which partition.
@@ -342,6 +365,9 @@ impl Bug {
         Bug::OlderSummaryStays,
         Bug::AppendGivenUp,
         Bug::SilenceWhileAway,
+        Bug::CaptureUnseen,
+        Bug::UnfitTarget,
+        Bug::DefinitionUnstored,
     ];
 
     /// Those of the compiler of resources.

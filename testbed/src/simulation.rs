@@ -3,6 +3,7 @@
 
 pub mod matrix;
 mod participant;
+pub mod projection;
 mod random;
 pub mod saga;
 pub mod shapes;

@@ -15,7 +15,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tidemill_core::planted::{Bug, plant};
 use tidemill_testbed::simulation::saga::{Faults, Plan, run};
-use tidemill_testbed::simulation::{Random, shapes};
+use tidemill_testbed::simulation::{Random, projection, shapes};
 
 /// What breaks the world so that anybody sees it.
 const SHOWN: &[Bug] = &[
@@ -75,6 +75,54 @@ fn the_simulation_shows_the_bugs_of_the_saga_machine() {
             Some((shape, seed, problem)) => {
                 println!("{:28} {shape}, seed {seed}: {problem}", bug.name());
             }
+            None => missed.push(bug.name()),
+        }
+    }
+    assert_eq!(missed, Vec::<&str>::new(), "planted, and no world shows it");
+}
+
+/// The same of the projection machine.
+const SHOWN_BY_ROWS: &[Bug] = &[
+    Bug::SetReplacesRow,
+    Bug::OwnKeyIgnored,
+    Bug::KeylessLost,
+    Bug::PositionNotChecked,
+    Bug::OnePositionForAllSources,
+    Bug::TombstoneForgotten,
+    Bug::IncrementInBinary,
+    Bug::HandlersSeeNewColumns,
+    Bug::NullRemovesColumn,
+    Bug::FirstHandlerOnly,
+    Bug::HalfAnEventFolded,
+    Bug::FollowersPass,
+    Bug::PoisonStopsOthers,
+    Bug::PoisonLeftOut,
+    Bug::WaitsTwice,
+    Bug::DecisionIgnored,
+    Bug::DigitsLost,
+];
+
+#[test]
+fn the_simulation_shows_the_bugs_of_the_projection_machine() {
+    let mut missed = Vec::new();
+    for bug in SHOWN_BY_ROWS {
+        let shown = (1..=SEEDS * 3).find_map(|seed| {
+            let plan = projection::Plan {
+                seed,
+                sources: 1 + usize::try_from(seed % 3).unwrap(),
+                events: 150,
+                owners: 2,
+                faults: projection::Faults::seeded(&mut Random::new(seed)),
+                flaw: None,
+            };
+            let _planted = plant(*bug);
+            match catch_unwind(AssertUnwindSafe(|| projection::run(&plan))) {
+                Ok(report) => Some((seed, report.problems.into_iter().next()?)),
+                Err(_) => Some((seed, "it panicked".to_owned())),
+            }
+        });
+        match shown {
+            Some((seed, problem)) => println!("{:28} seed {seed}: {problem:.160}", bug.name()),
             None => missed.push(bug.name()),
         }
     }

@@ -5,6 +5,8 @@
 
 mod saga_control;
 mod saga_faults;
+mod saga_participants;
+mod saga_revisions;
 mod saga_store_reset;
 
 use tidemill_core::planted::Bug;
@@ -55,6 +57,18 @@ const CAUGHT: &[(Bug, &str)] = &[
     (
         Bug::SilenceWhileAway,
         "saga_faults::a_server_that_is_killed_costs_nothing_but_time",
+    ),
+    (
+        Bug::CaptureUnseen,
+        "saga_participants::a_stream_on_a_requests_subject_is_said_and_answers_nothing",
+    ),
+    (
+        Bug::UnfitTarget,
+        "saga_participants::an_outcome_is_not_published_where_it_could_leave_again_unseen",
+    ),
+    (
+        Bug::DefinitionUnstored,
+        "saga_revisions::instances_keep_the_definition_they_were_started_with",
     ),
 ];
 

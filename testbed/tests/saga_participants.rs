@@ -93,6 +93,31 @@ async fn a_stream_on_a_requests_subject_is_said_and_answers_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_is_not_published_where_it_could_leave_again_unseen() {
+    let lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let _participants = participants(&lab, |_| Conduct::Do).await;
+    let jetstream = async_nats::jetstream::new(lab.server.client().await.expect("a client"));
+    let stream = jetstream.get_stream("shop_orders").await.expect("a stream");
+    let mut config = stream.cached_info().config.clone();
+    config.max_messages_per_subject = 1000;
+    jetstream.update_stream(config).await.expect("updated");
+    let _worker = lab.worker("a").expect("a worker");
+    assert!(start(&lab, "unsaid").await);
+    let end = settled(&lab, "unsaid").await;
+    assert_eq!(end.summary.state, InstanceState::Parked, "{end:#?}");
+    let why = format!("{:?}", end.summary.message);
+    assert!(why.contains("limits the messages of a subject"), "{why}");
+    let events = lab.messages("shop_orders", Vec::new()).await;
+    assert!(
+        events
+            .expect("events")
+            .iter()
+            .all(|event| event.subject.ends_with(".OrderPlaced")),
+        "it was published all the same"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forged_and_late_replies_change_nothing_and_are_counted() {
     let mut definition = definition();
     definition.steps[1].timeout_ms = 300;

@@ -142,7 +142,10 @@ impl Session {
             }
             rows.push((place, write_of(&self.space, &self.sources, cached)));
         }
-        let parked = std::mem::take(&mut self.parking);
+        let mut parked = std::mem::take(&mut self.parking);
+        if planted(Bug::ParkedUnstored) {
+            parked.clear();
+        }
         self.meters.puts.inc_by(rows.len() as u64);
         self.meters.parked.inc_by(parked.len() as u64);
         self.flight = Some(begin(

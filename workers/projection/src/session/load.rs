@@ -47,7 +47,7 @@ pub(super) async fn load(
             .binding(stream)
             .ok_or_else(|| Stopped::Unbound(stream.clone()))?;
         let state = store.nats.stream_state(&binding.name).await?;
-        if state.retention() != "limits" {
+        if state.retention() != "limits" && !planted(Bug::QueueFolded) {
             return Err(Stopped::Retention {
                 stream: stream.clone(),
                 retention: state.retention().to_owned(),

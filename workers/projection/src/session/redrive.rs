@@ -6,6 +6,7 @@ use super::{Halted, Session};
 use crate::error::SessionError;
 use tidemill_core::control::{Accepted, ControlError};
 use tidemill_core::names::{PROJECTION_PARTITIONS, partition};
+use tidemill_core::planted::{Bug, planted};
 use tidemill_core::projection::parked::{
     Decision, DecisionKind, Entry, Kept, Redriven, Waiting, redriven,
 };
@@ -62,7 +63,16 @@ struct Outcome {
 impl Session {
     /// Does what is asked and answers.
     pub(super) async fn obey(&mut self, command: Command) -> Result<(), SessionError> {
-        let answer = self.redrive(&command.ask).await?;
+        let answer = match self.redrive(&command.ask).await {
+            Ok(answer) => answer,
+            Err(error @ SessionError::Superseded(_)) => {
+                let message = format!("{error}: what waits is read anew, ask again");
+                let refused = Err(ControlError::new("Superseded", message));
+                let _ = command.answer.send(Some(refused));
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
         // Whoever asked may have gone; it is done all the same.
         let _ = command.answer.send(answer);
         self.observe();
@@ -181,7 +191,7 @@ impl Session {
             }
             let result = match self.fetch(token, &waiting).await? {
                 Some(incoming) => self.fold_waiting(token, &incoming).await?,
-                // Deleted by hand: nothing is left to fold.
+                // Gone from its source too: nothing is left to fold.
                 None => Redriven::Done,
             };
             let (reason, message) = match result {
@@ -257,7 +267,11 @@ impl Session {
                 sequence = waiting.kept_at,
                 "a parked event is gone from the parked stream"
             );
-            return Ok(None);
+            if planted(Bug::GoneWithItsCopy) {
+                return Ok(None);
+            }
+            // By hand, or by another owner, which may have kept another copy of it: the next session sees which.
+            return Err(SessionError::Superseded("what is parked"));
         };
         let headers = intake::borrowed_headers(message.headers.as_ref());
         let Ok(entry) = Entry::read(&self.sources, &headers, &message.payload) else {
@@ -313,6 +327,19 @@ impl Session {
             .any(|touch| !self.progress.owned().contains(touch.partition))
         {
             return Ok(Redriven::RowIsAhead);
+        }
+        if keyless && !planted(Bug::KeylessPasses) {
+            // Rows that it has a key for have it already, or it waits for them: nothing of it may pass what waits there.
+            let still = touches.iter().find(|touch| touch.is_keyless());
+            if let Some(error) = still.and_then(|touch| touch.error()) {
+                return Ok(Redriven::Fails(error.clone()));
+            }
+            if touches
+                .iter()
+                .any(|touch| !self.parked.waiting(&touch.token).is_empty())
+            {
+                return Ok(Redriven::RowIsAhead);
+            }
         }
         let cold = touches
             .iter()

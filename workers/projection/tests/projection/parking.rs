@@ -365,6 +365,64 @@ async fn what_has_no_key_or_is_no_event_waits_alone() {
     worker.stop().await;
 }
 
+/// An event may have a key for one row and none for another.
+#[tokio::test(flavor = "multi_thread")]
+async fn trying_again_what_has_no_key_passes_nothing_that_waits_for_another_row() {
+    let mut world = World::start().await;
+    let definition = definition(json!([
+        {"type": "N", "increment": {"sum": "=event.data.n"}},
+        {"type": "N", "key": "event.data.other", "increment": {"others": "=event.data.n"}},
+    ]));
+    let worker = world.worker("a", &definition).await;
+    let events = [
+        json!({"other": "x"}),
+        json!({"n": 1, "other": "y"}),
+        json!({"n": 2}),
+    ];
+    let events = events.map(|data| event("N", "a", data));
+    world.publish_all(events.to_vec()).await;
+    // Of the first both rows, of the second one, of the third one and what has no key.
+    expect_parked(&world, 5).await;
+    refused(world.ask("redrive", json!({"key": KEYLESS_TOKEN})).await);
+    for key in ["a", "x", KEYLESS_TOKEN] {
+        skip(&world, key).await;
+    }
+    let expected = rows(&[("a", r#"{"sum":3}"#), ("y", r#"{"others":1}"#)]);
+    world.expect_rows("all of it", &expected).await;
+    worker.stop().await;
+}
+
+/// Owners that overlap copy an event twice; a later one clears away the second copy, which may be the one that the earlier remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_copy_is_gone_is_folded_from_the_other_one() {
+    let mut world = World::start().await;
+    let worker = world.worker("a", &numbers()).await;
+    publish(&mut world, &[("a", json!(null)), ("a", json!(2))]).await;
+    expect_parked(&world, 2).await;
+    let stream = "shop_order-status_projection_parked";
+    let kept = world.nats.read_at(stream, 2).await.unwrap().unwrap();
+    let copy = tidemill_nats::Publish {
+        headers: kept.headers.unwrap(),
+        ..tidemill_nats::Publish::new(kept.subject.to_string(), kept.payload)
+    };
+    world.publisher.publish(copy).await.await.unwrap();
+    world.nats.delete_message(stream, 2).await.unwrap();
+    let named = json!({"key": "a", "position": first(&world, "a").await});
+    assert_eq!(refused(world.ask("skip", named).await), "Superseded");
+    eventually("the other copy is folded", CAP, async || {
+        let (key, soon) = (json!({"key": "a"}), Duration::from_secs(1));
+        let answer = control::ask(&world.nats, &resource(), "redrive", &key, soon).await;
+        match parked_messages(&world).await {
+            0 => Ok(()),
+            left => Err(format!("{left}: {answer:?}")),
+        }
+    })
+    .await;
+    let expected = rows(&[("a", r#"{"last":2,"sum":2}"#)]);
+    world.expect_rows("the follower counts", &expected).await;
+    worker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_parked_keys_stop_the_projection_before_the_next_one() {
     let mut world = World::start().await;

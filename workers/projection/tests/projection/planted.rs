@@ -37,6 +37,26 @@ const CAUGHT: &[(Bug, &str)] = &[
         Bug::SwitchedEarly,
         "revisions::readers_are_led_on_when_the_slowest_worker_has_caught_up",
     ),
+    (
+        Bug::ParkedUnstored,
+        "parking::parked_keys_are_found_by_whoever_takes_their_partition",
+    ),
+    (
+        Bug::QueueFolded,
+        "folding::a_stream_that_hands_out_messages_once_is_no_source",
+    ),
+    (
+        Bug::TruncationUnseen,
+        "revisions::a_rebuild_that_would_lose_what_is_gone_is_refused_and_the_rows_go_on",
+    ),
+    (
+        Bug::KeylessPasses,
+        "parking::trying_again_what_has_no_key_passes_nothing_that_waits_for_another_row",
+    ),
+    (
+        Bug::GoneWithItsCopy,
+        "parking::an_event_whose_copy_is_gone_is_folded_from_the_other_one",
+    ),
 ];
 
 #[test]
