@@ -1,15 +1,20 @@
 //! Requests to workers.
 
+use crate::context::Context;
 use crate::error::{CliError, Exit, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
+use tidemill_core::control::{AcceptSourceRequest, Accepted};
+use tidemill_core::definition::StreamRef;
 use tidemill_core::names::ResourceId;
 use tidemill_nats::Nats;
 use tidemill_worker_runtime::control::{AskError, ask};
 
 /// Longest wait for an answer that needs no waiting by itself: an owner may just be changing.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Wait for the status of one resource; a list must not wait long for workers that are away.
+const STATUS_MAX: Duration = Duration::from_secs(2);
 /// How often what may be asked twice is asked, before it is said that nobody answers.
 const TRIES: u32 = 3;
 
@@ -63,6 +68,52 @@ pub(crate) async fn asked(
         }
     }
     ask(nats, resource, verb, &body, within).await
+}
+
+/// Asks for something to be done, and says what is done now.
+///
+/// # Errors
+/// As [`request`], or the answer can't be written.
+pub(crate) async fn tell(
+    nats: &Nats,
+    resource: &ResourceId,
+    verb: &str,
+    body: &impl Serialize,
+    context: &Context,
+) -> Result<()> {
+    let accepted: Accepted = request(nats, resource, verb, body, ANSWER_MAX).await?;
+    if context.for_people() {
+        context.output.line(accepted.message)
+    } else {
+        context.output.document(&accepted)
+    }
+}
+
+/// What workers say of themselves; nothing if none answers.
+///
+/// # Errors
+/// As [`request`], but for nobody there.
+pub(crate) async fn status<T: DeserializeOwned>(
+    nats: &Nats,
+    resource: &ResourceId,
+    verb: &str,
+) -> Result<Option<T>> {
+    let nothing = serde_json::json!({});
+    match request(nats, resource, verb, &nothing, STATUS_MAX).await {
+        Ok(status) => Ok(Some(status)),
+        Err(error) if error.exit() == Exit::Unreachable => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The request to go on with a stream that was set back; with all of them where none is named.
+pub(crate) fn accept_source(stream: Option<&str>, context: &Context) -> AcceptSourceRequest {
+    AcceptSourceRequest {
+        stream: stream.map(|stream| {
+            let (namespace, name) = context.qualify(stream);
+            StreamRef { namespace, name }
+        }),
+    }
 }
 
 /// The answer in a reply.
@@ -122,7 +173,6 @@ mod tests {
     use futures::StreamExt;
     use serde_json::json;
     use tidemill_core::contract::Connection;
-    use tidemill_core::control::Accepted;
     use tidemill_core::names::Kind;
     use tidemill_testbed::NatsServer;
 

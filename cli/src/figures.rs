@@ -233,6 +233,17 @@ pub(crate) async fn read(nats: &Nats, resource: &ResourceId) -> Result<Figures> 
     ))
 }
 
+/// Says what was seen, matched and skipped on standard error, beside a result for programs. Whoever may read the result only
+/// gets that alone.
+pub(crate) async fn note(nats: &Nats, resource: &ResourceId) {
+    if let Ok(figures) = read(nats, resource).await {
+        eprintln!("{resource}: {}", figures.line());
+        if let Some(hint) = figures.hint() {
+            eprintln!("{hint}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -52,7 +52,9 @@ async fn events_are_published_and_read_back() {
         "event get orders --type order.placed --limit 1",
         "event get orders --from 2 -o json",
         "event get orders --from end",
+        "event get orders --entity o-1 --from 2",
         "event get orders --type order.paid -o yaml",
+        "event get orders --from 4",
         "event publish orders --type order.shipped --subject o-1 --id 4 --data '{\"by\": \"ship\"}' -a correlationid=abc -o json",
         "event tail orders --from beginning --limit 2",
     ] {
@@ -178,6 +180,8 @@ async fn wrong_addresses_and_names_give_one_clear_line() {
         "event get orders --nats nonsense://x",
         "event get orders --nats nats://127.0.0.1:1",
         "event get orders --from yesterday",
+        "event get orders --from 99999999",
+        "event tail orders --from 2",
         "event get orders --creds nothing.creds",
         "event publish orders --file nothing.jsonl",
         "event publish orders --type A --data nonsense",

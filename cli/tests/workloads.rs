@@ -136,6 +136,76 @@ async fn instances_are_listed_shown_started_and_cancelled() {
     dev.stop().await;
 }
 
+/// Takes a stream away and makes it again, as after a backup that knows nothing of it.
+async fn replace_stream(url: &str, name: &str) {
+    let jetstream = async_nats::jetstream::new(async_nats::connect(url).await.unwrap());
+    let mut stream = jetstream.get_stream(name).await.unwrap();
+    let config = stream.info().await.unwrap().config.clone();
+    jetstream.delete_stream(name).await.unwrap();
+    jetstream.create_stream(config).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saga_whose_stream_was_set_back_goes_on_when_that_is_accepted() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    std::fs::remove_file(shell.path().join("manifests/status.yaml")).unwrap();
+    let mut dev = Dev::start(&shell, "").await;
+    let participant = participant(&dev.url).await;
+    dev.line("Saga default/fulfilment: ready").await;
+    publish(&shell, "o-1", "{\"total\": 1}");
+    until(&shell, "saga list -o json", |ran| {
+        let listed = ran.json();
+        (&listed[0]["state"], &listed[0]["seen"]) == (&"Ready".into(), &2.into())
+    })
+    .await;
+    let mut seen = stable(&shell.run("saga accept-source fulfilment"));
+    replace_stream(&dev.url, "default_orders").await;
+    let listed = until(&shell, "saga list", |ran| {
+        ran.stdout.contains("SourceReset")
+    })
+    .await;
+    seen.push_str(&stable(&listed));
+    assert_eq!(
+        shell.run("saga list -o json").json()[0]["state"],
+        "SourceReset"
+    );
+    publish(&shell, "o-2", "{\"total\": 2}");
+    for line in [
+        "saga list fulfilment --state running",
+        "saga accept-source fulfilment --stream others",
+        "saga accept-source fulfilment --stream orders",
+        "saga accept-source fulfilment",
+        "saga accept-source fulfilments",
+    ] {
+        seen.push_str(&stable(&shell.run(line)));
+    }
+    until(&shell, "saga list -o json", |ran| {
+        ran.json()[0]["state"] == "Ready"
+    })
+    .await;
+    publish(&shell, "o-3", "{\"total\": 3}");
+    until(
+        &shell,
+        "saga list fulfilment --state completed -o json",
+        |ran| ran.json().as_array().unwrap().len() == 2,
+    )
+    .await;
+    // What the stream held when it was accepted starts nothing.
+    assert_eq!(shell.run("saga show fulfilment o-2").code, Some(3));
+    participant.abort();
+    let stopped = dev.stop().await;
+    assert!(stopped.contains("tidemill saga accept-source"), "{stopped}");
+    // Who notices first gives the reason.
+    let mut parts = seen.split("replaced (");
+    let mut shown = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (_, after) = part.split_once(')').unwrap();
+        shown.push_str(&format!("replaced (<reason>){after}"));
+    }
+    insta::assert_snapshot!("source_reset_of_a_saga", shown);
+}
+
 /// Publishes something of nobody's, and waits until a stream has it.
 async fn put(url: &str, subject: &'static str) {
     let client = async_nats::connect(url).await.unwrap();

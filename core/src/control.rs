@@ -29,6 +29,8 @@ pub mod saga_verb {
     /// [`super::AcceptSourceRequest`] → [`super::Accepted`]: a trigger stream that was set back or replaced is read on
     /// from its present end.
     pub const ACCEPT_SOURCE: &str = "accept-source";
+    /// `{}` → [`super::SagaStatus`].
+    pub const STATUS: &str = "status";
 }
 
 /// Verbs of a projection.
@@ -336,6 +338,21 @@ pub struct ProjectionStatus {
     pub left_out: u64,
     /// Sequences of the sources that were gone from the streams before they could be read: the rows lack what they held.
     pub gone: u64,
+}
+
+/// How the worker of a saga is that answers. Streams that were set back are in the counters bucket
+/// ([`crate::status::ResolvedStart::reset`]), where they can be read without a worker too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SagaStatus {
+    /// Revision of the definition in force.
+    pub revision: Option<Revision>,
+    /// Nothing is started from streams: `suspend: true`.
+    pub suspended: bool,
+    /// The streams that instances are started from.
+    pub triggers: Vec<StreamRef>,
+    /// Why it isn't ready, by condition; empty = it is.
+    pub not_ready: BTreeMap<String, String>,
 }
 
 /// What `state` of a finished or parked instance is; for `await`.

@@ -3,15 +3,13 @@
 use crate::ask;
 use crate::catalog;
 use crate::context::Context;
-use crate::error::{Exit, Result};
+use crate::error::Result;
 use crate::figures::{self, Figures};
 use crate::output::{Text, Tone, grouped};
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::json;
-use std::time::Duration;
-use tidemill_core::control::{AcceptSourceRequest, Accepted, ProjectionStatus, projection_verb};
-use tidemill_core::definition::StreamRef;
+use tidemill_core::control::{ProjectionStatus, projection_verb};
 use tidemill_core::names::{Kind, ResourceId};
 use tidemill_nats::Nats;
 
@@ -45,9 +43,6 @@ For a projection that stopped with SourceReset: its stream was set back or repla
 the stream is folded into them. `tidemill projection rebuild` makes the rows anew from what the stream holds now.
 
 For one that stopped with HistoryTruncated while new rows were built: they are made without what the stream no longer holds.";
-
-/// Wait for the status of one projection; a list must not wait long for workers that are away.
-const STATUS_MAX: Duration = Duration::from_secs(2);
 
 /// Commands on projections.
 #[derive(Debug, Subcommand)]
@@ -87,11 +82,12 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Rebuild(args) => {
             let projection =
                 catalog::resource(context, &nats, Kind::Projection, &args.projection).await?;
-            tell(
+            let nothing = json!({});
+            ask::tell(
                 &nats,
                 &projection,
                 projection_verb::REBUILD,
-                &json!({}),
+                &nothing,
                 context,
             )
             .await
@@ -99,35 +95,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::AcceptSource(args) => {
             let projection =
                 catalog::resource(context, &nats, Kind::Projection, &args.projection).await?;
-            let stream = args.stream.map(|stream| {
-                let (namespace, name) = context.qualify(&stream);
-                StreamRef { namespace, name }
-            });
-            tell(
-                &nats,
-                &projection,
-                projection_verb::ACCEPT_SOURCE,
-                &AcceptSourceRequest { stream },
-                context,
-            )
-            .await
+            let request = ask::accept_source(args.stream.as_deref(), context);
+            let verb = projection_verb::ACCEPT_SOURCE;
+            ask::tell(&nats, &projection, verb, &request, context).await
         }
-    }
-}
-
-/// Asks for something to be done and says what is done now.
-async fn tell(
-    nats: &Nats,
-    resource: &ResourceId,
-    verb: &str,
-    body: &impl Serialize,
-    context: &Context,
-) -> Result<()> {
-    let accepted: Accepted = ask::request(nats, resource, verb, body, ask::ANSWER_MAX).await?;
-    if context.for_people() {
-        context.output.line(accepted.message)
-    } else {
-        context.output.document(&accepted)
     }
 }
 
@@ -203,19 +174,7 @@ pub(crate) async fn status(
     nats: &Nats,
     projection: &ResourceId,
 ) -> Result<Option<ProjectionStatus>> {
-    let nothing = json!({});
-    let asked = ask::request(
-        nats,
-        projection,
-        projection_verb::STATUS,
-        &nothing,
-        STATUS_MAX,
-    );
-    match asked.await {
-        Ok(status) => Ok(Some(status)),
-        Err(error) if error.exit() == Exit::Unreachable => Ok(None),
-        Err(error) => Err(error),
-    }
+    ask::status(nats, projection, projection_verb::STATUS).await
 }
 
 /// What the worker says; without one, what it has counted.

@@ -139,10 +139,16 @@ impl Rows<'_> {
         let all = rows.len();
         let shown = rows.into_iter().take(limit);
         match self.context.output.format {
-            Format::Json => return self.json(shown),
+            Format::Json => {
+                self.json(shown)?;
+                figures::note(self.nats, self.projection).await;
+                return Ok(());
+            }
             Format::Yaml => {
                 let rows = shown.map(|(key, row)| serde_json::json!({"key": key, "row": serde_json::Value::from(row)}));
-                return self.context.output.document(&rows.collect::<Vec<_>>());
+                self.context.output.document(&rows.collect::<Vec<_>>())?;
+                figures::note(self.nats, self.projection).await;
+                return Ok(());
             }
             Format::Table => {}
         }

@@ -3,6 +3,7 @@
 mod act;
 mod list;
 pub(crate) mod show;
+mod state;
 
 use crate::context::Context;
 use crate::error::Result;
@@ -13,7 +14,8 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   tidemill saga list
   tidemill saga list order-fulfilment --state parked
-  tidemill saga show order-fulfilment o-1";
+  tidemill saga show order-fulfilment o-1
+  tidemill saga accept-source order-fulfilment";
 
 /// Commands on sagas.
 #[derive(Debug, Subcommand)]
@@ -30,6 +32,9 @@ pub(crate) enum Command {
     /// Cancel an instance: what it did is taken back
     #[command(after_help = act::CANCEL_EXAMPLES)]
     Cancel(act::Cancel),
+    /// Go on with a stream that was set back or replaced
+    #[command(after_help = act::ACCEPT_EXAMPLES)]
+    AcceptSource(act::AcceptSource),
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
@@ -38,5 +43,6 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Show(args) => show::run(args, context).await,
         Command::Start(args) => act::start(args, context).await,
         Command::Cancel(args) => act::cancel(args, context).await,
+        Command::AcceptSource(args) => act::accept_source(args, context).await,
     }
 }

@@ -1,4 +1,4 @@
-//! Requests of people and programs: start, describe, await, cancel, decide.
+//! Requests of people and programs: start, describe, await, cancel, decide, how it is.
 
 use crate::append::Appended;
 use crate::engine::Engine;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidemill_core::control::{
     AcceptSourceRequest, CancelRequest, ControlError, DecisionRequest, Described, InstanceRequest,
-    Reply, StartReply, StartRequest, is_settled, saga_verb,
+    Reply, SagaStatus, StartReply, StartRequest, is_settled, saga_verb,
 };
 use tidemill_core::envelope::{ATTRIBUTE_BYTES_MAX, Event};
 use tidemill_core::names::{LogKind, Run, TOKEN_SOURCE_BYTES_MAX, encode_token, partition};
@@ -30,13 +30,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 const RUNNING_MAX: u64 = 2 * crate::trigger::RUNNING_MAX;
 
 /// The verbs and who answers them. What concerns one instance, its partition's owner does.
-pub(crate) const VERBS: [(&str, Answers); 6] = [
+pub(crate) const VERBS: [(&str, Answers); 7] = [
     (saga_verb::START, Answers::Owner),
     (saga_verb::DESCRIBE, Answers::Owner),
     (saga_verb::AWAIT, Answers::Owner),
     (saga_verb::CANCEL, Answers::Owner),
     (saga_verb::DECIDE, Answers::Owner),
     (saga_verb::ACCEPT_SOURCE, Answers::Any),
+    (saga_verb::STATUS, Answers::Any),
 ];
 
 /// Answers requests until shut down.
@@ -104,6 +105,15 @@ async fn handle(
                 Err(error) => Err(unreadable(&error)),
             };
             send(request, answer).await
+        }
+        saga_verb::STATUS => {
+            let status = SagaStatus {
+                revision: Some(engine.revisions.current_revision.clone()),
+                suspended: engine.workload.suspend,
+                triggers: triggers.streams(),
+                not_ready: engine.health.report().reasons,
+            };
+            send(request, Ok(status)).await
         }
         saga_verb::CANCEL => {
             relay(

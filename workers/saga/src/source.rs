@@ -31,7 +31,7 @@ pub(crate) enum SourceError {
     )]
     Retention(StreamRef, String),
     #[error(
-        "SourceReset: stream {stream} was set back or replaced ({reason}): no event of it starts anything until somebody accepts that (`accept-source`); from then on new events do"
+        "SourceReset: stream {stream} was set back or replaced ({reason}): no event of it starts anything until somebody accepts that (`tidemill saga accept-source`); from then on new events do"
     )]
     Reset { stream: StreamRef, reason: String },
     #[error("stream {0} is read as it should be: there is nothing to accept")]

@@ -77,6 +77,12 @@ impl Triggers {
         Ok(())
     }
 
+    /// The streams that are read.
+    pub(crate) fn streams(&self) -> Vec<StreamRef> {
+        let streams = self.streams.iter();
+        streams.map(|stream| stream.source.stream.clone()).collect()
+    }
+
     fn say(&self, stream: &TriggerStream, error: &SourceError) {
         let health = &self.engine.health;
         health.not_ready(&stream.condition, error.to_string());

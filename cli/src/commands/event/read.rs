@@ -2,14 +2,14 @@
 
 use super::from::From;
 use crate::catalog;
-use crate::context::Context;
+use crate::context::{Context, api_error};
 use crate::error::{CliError, Exit, Result, chain};
 use crate::output::{Format, Text, Tone, grouped};
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::envelope::{Decoder, Event, RawMessage};
 use tidemill_core::json::{Object, Value};
 use tidemill_core::names::encode_token;
-use tidemill_nats::{Nats, ReadError, Reader, StoredMessage};
+use tidemill_nats::{Nats, ReadError, Reader, StoredMessage, StreamState};
 
 /// Shown at the end of the help of `tail`.
 pub(crate) const TAIL_EXAMPLES: &str = "\
@@ -82,6 +82,7 @@ pub(crate) async fn tail(args: Tail, context: &Context) -> Result<()> {
     let nats = context.connect().await?;
     let selection = Selection::new(context, &nats, &args.filter).await?;
     let name = &selection.binding.name;
+    selection.holds(&nats, args.from).await?;
     let mut reader = Reader::open(
         &nats,
         name,
@@ -120,6 +121,7 @@ pub(crate) async fn get(args: Get, context: &Context) -> Result<()> {
     let nats = context.connect().await?;
     let selection = Selection::new(context, &nats, &args.filter).await?;
     let name = &selection.binding.name;
+    selection.holds(&nats, args.from).await?;
     let mut reader = Reader::open_to_end(
         &nats,
         name,
@@ -128,7 +130,6 @@ pub(crate) async fn get(args: Get, context: &Context) -> Result<()> {
     )
     .await
     .map_err(|error| read_error(&error))?;
-    let in_stream = reader.state().messages;
     let limit = match args.limit {
         Some(0) => u64::MAX,
         Some(limit) => limit,
@@ -136,6 +137,7 @@ pub(crate) async fn get(args: Get, context: &Context) -> Result<()> {
         None => u64::MAX,
     };
     let (mut rows, mut matched, mut more) = (Vec::new(), 0, false);
+    let (mut read_here, mut last_shown) = (0, 0);
     let mut batch = Vec::new();
     'reading: loop {
         let read = reader.next_batch(BATCH, &mut batch).await;
@@ -143,21 +145,49 @@ pub(crate) async fn get(args: Get, context: &Context) -> Result<()> {
             break;
         }
         for message in batch.drain(..) {
-            let Some(shown) = selection.decode(&message) else {
-                continue;
-            };
-            if matched == limit {
+            let shown = selection.decode(&message);
+            if shown.is_some() && matched == limit {
                 more = true;
                 break 'reading;
             }
+            read_here += 1;
+            let Some(shown) = shown else {
+                continue;
+            };
             matched += 1;
+            last_shown = message.sequence;
             match context.output.format {
                 Format::Table => rows.push(shown.row()),
                 _ => shown.stream_out(context)?,
             }
         }
     }
+    let state = reader.state();
+    let seen = match selection.subjects.is_empty() {
+        true => Some(read_here),
+        false => seen_between(state, args.from, more.then_some(last_shown)),
+    };
+    let stream = &selection.binding.stream;
+    let in_stream = grouped(state.messages);
+    let counted = match seen {
+        Some(seen) => format!(
+            "seen {}, matched {}, skipped {}",
+            grouped(seen),
+            grouped(matched),
+            grouped(seen.saturating_sub(matched))
+        ),
+        // The server has chosen, and doesn't say out of how many.
+        None => format!("matched {}", grouped(matched)),
+    };
+    let mut line = format!("{counted}; {stream} holds {in_stream}");
+    if more {
+        line = format!(
+            "the first {} that match: {line}; --limit 0 shows all",
+            grouped(matched)
+        );
+    }
     if !context.for_people() {
+        eprintln!("{line}");
         return Ok(());
     }
     if !rows.is_empty() {
@@ -167,13 +197,24 @@ pub(crate) async fn get(args: Get, context: &Context) -> Result<()> {
             "",
         )?;
     }
-    let stream = &selection.binding.stream;
-    let (matched, in_stream) = (grouped(matched), grouped(in_stream));
-    context.output.line(if more {
-        format!("the first {matched} that match; {stream} holds {in_stream}; --limit 0 shows all")
-    } else {
-        format!("{matched} matched; {stream} holds {in_stream}")
-    })
+    context.output.line(line)
+}
+
+/// How many events there are from where reading began to its end, or to the last one shown; nothing if that can't be told.
+fn seen_between(state: &StreamState, from: From, last_shown: Option<u64>) -> Option<u64> {
+    let whole = state.messages == (state.last + 1).saturating_sub(state.first);
+    let begin = match from {
+        From::Beginning => state.first,
+        From::Position(position) => position.max(state.first),
+        From::End => return Some(0),
+        From::Time(_) | From::Ago(_) => return None,
+    };
+    match last_shown {
+        // Also of one with gaps.
+        None if from == From::Beginning => Some(state.messages),
+        _ if !whole => None,
+        last => Some((last.unwrap_or(state.last) + 1).saturating_sub(begin)),
+    }
 }
 
 /// The events that were asked for.
@@ -211,6 +252,28 @@ impl Selection {
             entity,
             types,
         })
+    }
+
+    /// Whether there is anything at a position, or will be next: beyond that, somebody means another stream or another number.
+    async fn holds(&self, nats: &Nats, from: From) -> Result<()> {
+        let From::Position(position) = from else {
+            return Ok(());
+        };
+        let state = nats.stream_state(&self.binding.name).await;
+        let last = state.map_err(|error| api_error(&error))?.last;
+        if position <= last.saturating_add(1) {
+            return Ok(());
+        }
+        let stream = &self.binding.stream;
+        let (end, remedy) = match last {
+            0 => ("it has held no event yet".to_owned(), "leave --from out"),
+            last => (
+                format!("its last event is at {last}"),
+                "give a position up to there; `tidemill event tail` shows what comes",
+            ),
+        };
+        let error = format!("position {position} lies after the end of {stream}: {end}");
+        Err(CliError::not_found(error).remedy(remedy))
     }
 
     /// The event in a message, or why it is none; nothing if it wasn't asked for.

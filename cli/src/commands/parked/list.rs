@@ -79,7 +79,11 @@ pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()
         .await?;
     }
     if !context.for_people() {
-        return context.output.document(&parked);
+        context.output.document(&parked)?;
+        for resource in counted {
+            figures::note(nats, &resource).await;
+        }
+        return Ok(());
     }
     let now = now();
     let rows = parked.iter().map(|one| {

@@ -4,12 +4,13 @@ use super::Target;
 use super::waiting::{Copied, Waiting, read};
 use crate::commands::saga::show as saga_show;
 use crate::context::Context;
-use crate::error::{CliError, Result, chain};
+use crate::error::{CliError, Result};
 use crate::output::{Format, count};
 use serde::Serialize;
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::definition::StreamRef;
 use tidemill_core::envelope::{Decoder, RawMessage};
+use tidemill_core::json::Value;
 use tidemill_core::names::{Kind, ResourceId};
 use tidemill_core::status::InstanceState;
 use tidemill_nats::Nats;
@@ -162,8 +163,12 @@ fn event_of(copied: &Copied) -> serde_json::Value {
         payload,
         stored_at,
     } = copied;
-    let raw =
-        || serde_json::json!({"natsSubject": subject, "payload": String::from_utf8_lossy(payload)});
+    // Why it is none is what was stored with it: what the stream captures isn't known here, so another reason would be found.
+    let raw = || {
+        let text = || String::from_utf8_lossy(payload).into_owned().into();
+        let payload = Value::parse(payload).map_or_else(|_| text(), serde_json::Value::from);
+        serde_json::json!({"natsSubject": subject, "payload": payload})
+    };
     // Whatever the subject is, it is below this prefix: so it is read as an event of the stream's own form.
     let Some((prefix, _)) = subject.split_once('.') else {
         return raw();
@@ -192,13 +197,6 @@ fn event_of(copied: &Copied) -> serde_json::Value {
     };
     match Decoder::new(&binding).map(|decoder| decoder.decode(&message)) {
         Ok(Ok(event)) => event.to_value().into(),
-        Ok(Err(error)) => {
-            let mut raw = raw();
-            if let Some(fields) = raw.as_object_mut() {
-                fields.insert("error".to_owned(), chain(&error).into());
-            }
-            raw
-        }
-        Err(_) => raw(),
+        Ok(Err(_)) | Err(_) => raw(),
     }
 }

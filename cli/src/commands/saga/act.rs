@@ -1,4 +1,4 @@
-//! `tidemill saga start` and `tidemill saga cancel`.
+//! `tidemill saga start`, `cancel` and `accept-source`.
 
 use super::show;
 use crate::ask;
@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::error::{CliError, Exit, Result, chain};
 use std::time::Duration;
 use tidemill_core::control::{
-    Accepted, CancelRequest, Described, InstanceRequest, StartReply, StartRequest, saga_verb,
+    CancelRequest, Described, InstanceRequest, StartReply, StartRequest, saga_verb,
 };
 use tidemill_core::json::Value;
 use tidemill_core::names::Kind;
@@ -26,6 +26,16 @@ With --await the exit code is 0 when the instance completed, else 1.";
 pub(crate) const CANCEL_EXAMPLES: &str = "\
 Examples:
   tidemill saga cancel order-fulfilment o-1 --why 'customer called'";
+
+/// Shown at the end of the help of `accept-source`.
+pub(crate) const ACCEPT_EXAMPLES: &str = "\
+Examples:
+  tidemill saga accept-source order-fulfilment
+  tidemill saga accept-source order-fulfilment --stream shop/orders
+
+For a saga whose stream was set back or replaced (SourceReset in `tidemill saga list`): until then nothing is started from it, and \
+what runs goes on. From now on new events start instances. What the stream holds already starts nothing: publish again what \
+has to, or use `tidemill saga start`.";
 
 /// Arguments of `start`.
 #[derive(Debug, clap::Args)]
@@ -64,6 +74,16 @@ pub(crate) struct Cancel {
     /// Who asks, for the log [default: USER]
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
+}
+
+/// Arguments of `accept-source`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AcceptSource {
+    /// The Saga: NAME or NAMESPACE/NAME
+    saga: String,
+    /// The EventStream [default: every stream that was reset]
+    #[arg(long, value_name = "STREAM")]
+    stream: Option<String>,
 }
 
 pub(crate) async fn start(args: Start, context: &Context) -> Result<()> {
@@ -121,11 +141,12 @@ pub(crate) async fn cancel(args: Cancel, context: &Context) -> Result<()> {
         by: ask::asked_by(args.by.as_deref()),
         why: args.why,
     };
-    let accepted: Accepted =
-        ask::request(&nats, &saga, saga_verb::CANCEL, &request, ask::ANSWER_MAX).await?;
-    if context.for_people() {
-        context.output.line(accepted.message)
-    } else {
-        context.output.document(&accepted)
-    }
+    ask::tell(&nats, &saga, saga_verb::CANCEL, &request, context).await
+}
+
+pub(crate) async fn accept_source(args: AcceptSource, context: &Context) -> Result<()> {
+    let nats = context.connect().await?;
+    let saga = catalog::resource(context, &nats, Kind::Saga, &args.saga).await?;
+    let request = ask::accept_source(args.stream.as_deref(), context);
+    ask::tell(&nats, &saga, saga_verb::ACCEPT_SOURCE, &request, context).await
 }

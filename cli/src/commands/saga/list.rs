@@ -1,5 +1,6 @@
 //! `tidemill saga list`.
 
+use super::state::{State, Word};
 use crate::catalog;
 use crate::clock::now;
 use crate::context::Context;
@@ -61,6 +62,8 @@ struct Overview<'a> {
     namespace: &'a str,
     name: &'a str,
     #[serde(flatten)]
+    state: State,
+    #[serde(flatten)]
     figures: Figures,
 }
 
@@ -72,6 +75,7 @@ async fn sagas(nats: &Nats, context: &Context) -> Result<()> {
         overviews.push(Overview {
             namespace: &saga.namespace,
             name: &saga.name,
+            state: State::read(nats, saga).await?,
             figures,
         });
     }
@@ -89,7 +93,7 @@ async fn sagas(nats: &Nats, context: &Context) -> Result<()> {
         } else {
             parked.into()
         };
-        let mut row: Vec<Text> = vec![name.into()];
+        let mut row: Vec<Text> = vec![name.into(), overview.state.text()];
         let counts = [
             figures.seen,
             figures.matched,
@@ -101,10 +105,12 @@ async fn sagas(nats: &Nats, context: &Context) -> Result<()> {
         ];
         row.extend(counts.map(|count| Text::from(grouped(count))));
         row.push(parked);
+        row.push(overview.state.note.as_str().into());
         Some(row)
     });
     let heads = [
         "name",
+        "state",
         "seen",
         "matched",
         "skipped",
@@ -113,6 +119,7 @@ async fn sagas(nats: &Nats, context: &Context) -> Result<()> {
         "completed",
         "compensated",
         "parked",
+        "note",
     ];
     context
         .output
@@ -137,7 +144,9 @@ async fn instances(args: &Args, saga: &ResourceId, nats: &Nats, context: &Contex
     };
     found.drain(..all.saturating_sub(limit));
     if !context.for_people() {
-        return context.output.document(&found);
+        context.output.document(&found)?;
+        figures::note(nats, saga).await;
+        return Ok(());
     }
     let figures = figures::read(nats, saga).await?;
     context.output.line(format!(
@@ -146,6 +155,12 @@ async fn instances(args: &Args, saga: &ResourceId, nats: &Nats, context: &Contex
         saga.name,
         figures.line()
     ))?;
+    let state = State::read(nats, saga).await?;
+    if state.word != Word::Ready {
+        context
+            .output
+            .line(format!("{}: {}", state.words(), state.note))?;
+    }
     if let Some(hint) = figures.hint() {
         context.output.line(hint)?;
     }
