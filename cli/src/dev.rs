@@ -12,6 +12,7 @@ pub(crate) mod folder;
 pub(crate) mod log;
 pub(crate) mod next;
 pub(crate) mod observe;
+pub(crate) mod replicas;
 pub(crate) mod screen;
 pub(crate) mod server;
 mod starts;

@@ -416,3 +416,102 @@ async fn passwords_are_not_shown() {
     let said = dev.stop().await;
     assert!(!said.contains("secret"), "{said}");
 }
+
+/// The manifests of the order example, without its events.
+fn order_example(shell: &Shell) {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../k8s/examples/orders/manifests"
+    );
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name.ends_with(".yaml") {
+            shell.write(
+                &format!("manifests/{name}"),
+                &std::fs::read_to_string(&path).unwrap(),
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_first_screen_offers_can_be_typed_in() {
+    let shell = Shell::new();
+    order_example(&shell);
+    let mut dev = Dev::start(&shell, "").await;
+    dev.line("tidemill event publish ").await;
+    dev.line("Saga default/order-fulfilment: ready").await;
+    let said = dev.process.stdout();
+    let offered = said
+        .lines()
+        .find_map(|line| line.strip_prefix("  tidemill event publish "))
+        .unwrap();
+    assert!(
+        offered.contains("--type OrderPlaced --subject id-1 --data '{\"address\":{"),
+        "{offered}"
+    );
+    shell.run(&format!("event publish {offered}")).ok();
+    for projection in ["order-status", "customer-orders"] {
+        until(&shell, &format!("query {projection} -o json"), |ran| {
+            ran.json().as_array().unwrap().len() == 1
+        })
+        .await;
+    }
+    // Its first request waits for the participant, which isn't there.
+    until(&shell, "saga show order-fulfilment id-1 -o json", |ran| {
+        ran.code == Some(0) && ran.stdout.contains("NoResponders")
+    })
+    .await;
+    assert_eq!(
+        shell.run("parked list -o json").ok().json(),
+        serde_json::json!([])
+    );
+    dev.stop().await;
+
+    // The events beside the folder are better than a made one.
+    shell.write("events.jsonl", "");
+    let dev = Dev::start(&shell, "").await;
+    let said = dev.stop().await;
+    assert!(
+        said.contains("event publish orders --file events.jsonl"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_other_than_one_are_said_and_zero_runs_nothing() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    shell.write(
+        "manifests/status.yaml",
+        &STATUS.replace("spec:", "spec:\n  replicas: 0"),
+    );
+    let fulfilment =
+        std::fs::read_to_string(shell.path().join("manifests/fulfilment.yaml")).unwrap();
+    shell.write(
+        "manifests/fulfilment.yaml",
+        &fulfilment.replace("spec:", "spec:\n  replicas: 5"),
+    );
+    let mut dev = Dev::start(&shell, "").await;
+    dev.line("Saga default/fulfilment: ready").await;
+    for warning in [
+        "warning: manifests/status.yaml:5:3: Projection default/status: spec.replicas: 0, so `tidemill dev` runs no worker of it",
+        "warning: manifests/fulfilment.yaml:5:3: Saga default/fulfilment: spec.replicas: 5; `tidemill dev` runs one worker of it",
+    ] {
+        dev.line(warning).await;
+    }
+    let listed = shell.run("projection list -o json").ok().json();
+    assert_eq!(listed[0]["running"], false, "{listed}");
+    // Taken over when it changes, and not said again.
+    shell.write("manifests/status.yaml", STATUS);
+    dev.line("Projection default/status: ready").await;
+    shell.write(
+        "manifests/status.yaml",
+        &STATUS.replace("spec:", "spec:\n  replicas: 0"),
+    );
+    dev.line("default/projection/status: stopped; its data stays")
+        .await;
+    let said = dev.stop().await;
+    assert_eq!(said.matches("runs no worker of it").count(), 1, "{said}");
+}

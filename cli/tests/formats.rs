@@ -56,6 +56,8 @@ async fn every_list_and_every_single_thing_is_there_for_programs() {
         ("saga list -o json", "\"parked\": 1"),
         ("saga list -o json", "\"seen\": 2"),
         ("projection list -o json", "\"seen\": 2"),
+        // The counters, which are written behind.
+        ("query status", "seen 2"),
     ] {
         until(&shell, list, |ran| ran.stdout.contains(wanted)).await;
     }
@@ -90,7 +92,7 @@ async fn dev_says_each_change_in_a_line_of_its_own() {
     let mut dev = Dev::start(&shell, "--plain").await;
     dev.line("Projection default/status: ready").await;
     // What the first screen offers does something: it is folded, not parked.
-    let offered = "event publish orders --type OrderPlaced --subject id-1 --data '{\"total\": 1}'";
+    let offered = "event publish orders --type OrderPlaced --subject id-1 --data '{\"total\":1}'";
     shell.run(offered).ok();
     dev.line("Projection default/status: seen 1, matched 1, skipped 0, lag 0")
         .await;

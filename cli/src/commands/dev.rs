@@ -7,6 +7,7 @@ use crate::dev::folder::StateFolder;
 use crate::dev::log::Recent;
 use crate::dev::next::{events_file, next_commands};
 use crate::dev::observe::Observer;
+use crate::dev::replicas;
 use crate::dev::screen::{Board, Screen};
 use crate::dev::server::Server;
 use crate::dev::watch::Watch;
@@ -288,7 +289,16 @@ impl Session<'_> {
         self.state.tell(&dev)?;
         let mut done = applied.done.clone();
         if !self.args.no_workers {
-            done.extend(workers.become_these(&applied.contracts).await);
+            let mut wanted = applied.contracts.clone();
+            for other in replicas::other_than_one(manifests) {
+                if other.replicas == 0 {
+                    wanted.remove(&other.resource);
+                }
+                if workers.is_news(&other.warning) {
+                    tracing::warn!("{}", other.warning);
+                }
+            }
+            done.extend(workers.become_these(&wanted).await);
         }
         if self.args.plain || !self.context.output.is_terminal() {
             for line in done {

@@ -1,14 +1,28 @@
 //! What the first screen offers to do next.
 
 use super::apply::Applied;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tidemill_core::contract::Workload;
-use tidemill_core::definition::StreamRef;
+use tidemill_core::definition::{Action, PublishDefinition, SagaDefinition, StreamRef};
+use tidemill_core::expression::{Expression, Sample, Scope};
+use tidemill_core::json::Value;
 use tidemill_core::names::Kind;
 
-/// Events that lie beside the manifests, as JSON lines; the first by name.
+/// Events to publish: JSON lines among the manifests, else `events.jsonl` beside their folder.
 pub(crate) fn events_file(folder: &Path) -> Option<PathBuf> {
+    among(folder).or_else(|| {
+        let beside = folder.join("..").join("events.jsonl");
+        // As people would write it.
+        let beside = match (folder.file_name(), folder.parent()) {
+            (Some(_), Some(parent)) => parent.join("events.jsonl"),
+            _ => beside,
+        };
+        beside.is_file().then_some(beside)
+    })
+}
+
+/// The first by name.
+fn among(folder: &Path) -> Option<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -101,46 +115,114 @@ fn event_type(applied: &Applied, stream: &StreamRef) -> Option<String> {
     of_kind(Kind::Saga).or_else(|| of_kind(Kind::Projection))
 }
 
-/// Data with every field that expressions on this event read, each of them 1: an empty one would be parked by all of them.
+/// Data in which the expressions on this event find what they read: an empty one would be parked by all of them.
 fn sample_data(applied: &Applied, stream: &StreamRef, event_type: &str) -> String {
     let meant = |wanted: &Option<String>| wanted.as_deref().is_none_or(|of| of == event_type);
-    let mut fields = BTreeSet::new();
+    let mut sample = Sampler(Sample::of(&["event", "input"]));
     for contract in applied.contracts.values() {
-        let sources = match &contract.workload {
+        match &contract.workload {
             Workload::Projection(workload) if workload.definition.sources.contains(stream) => {
                 let handlers = workload.definition.handlers.iter();
-                let mut handlers = handlers
-                    .filter(|handler| meant(&handler.event_type))
-                    .peekable();
-                if handlers.peek().is_none() {
-                    continue;
+                let of_stream = |of: &Option<StreamRef>| of.as_ref().is_none_or(|of| of == stream);
+                for handler in handlers
+                    .filter(|handler| meant(&handler.event_type) && of_stream(&handler.stream))
+                {
+                    sample.condition(handler.when.as_deref());
+                    sample.text(handler.key.as_ref().unwrap_or(&workload.definition.key));
+                    handler.set.values().for_each(|value| sample.value(value));
+                    let numbers = handler.increment.values();
+                    numbers.for_each(|value| sample.number(value));
                 }
-                let handlers: Vec<_> = handlers.collect();
-                serde_json::to_string(&(&workload.definition.key, handlers))
             }
             Workload::Saga(workload) => {
                 let mut triggers = workload.definition.triggers.iter();
-                let started =
-                    triggers.any(|trigger| trigger.stream == *stream && meant(&trigger.event_type));
-                if !started {
-                    continue;
+                let trigger = triggers.find(|one| one.stream == *stream && meant(&one.event_type));
+                if let Some(trigger) = trigger {
+                    sample.condition(trigger.when.as_deref());
+                    sample.text(&trigger.id);
+                    sample.saga(&workload.definition);
                 }
-                serde_json::to_string(&workload.definition)
             }
-            Workload::Projection(_) => continue,
-        };
-        let sources = sources.unwrap_or_default();
-        for begin in ["event.data.", "input.data."] {
-            fields.extend(sources.split(begin).skip(1).filter_map(|rest| {
-                let name = rest.split(|next: char| !next.is_ascii_alphanumeric() && next != '_');
-                name.map(str::to_owned)
-                    .next()
-                    .filter(|name| !name.is_empty())
-            }));
+            Workload::Projection(_) => {}
         }
     }
-    let fields: Vec<String> = fields.iter().map(|name| format!("\"{name}\": 1")).collect();
-    format!("{{{}}}", fields.join(", "))
+    // Within the quotes of a shell.
+    sample.0.field("data").to_json().replace('\'', "'\\''")
+}
+
+/// Gathers what expressions read. What doesn't compile has been refused before, and is left out.
+struct Sampler(Sample);
+
+impl Sampler {
+    fn compiled(source: &str) -> Option<Expression> {
+        let scope = Scope::new(&["event", "row", "input", "steps", "saga", "failure"]);
+        Expression::compile(source, &scope).ok()
+    }
+
+    fn condition(&mut self, source: Option<&str>) {
+        if let Some(expression) = source.and_then(Self::compiled) {
+            self.0.add_condition(&expression);
+        }
+    }
+
+    fn text(&mut self, source: &str) {
+        if let Some(expression) = Self::compiled(source) {
+            self.0.add(&expression);
+        }
+    }
+
+    /// A template.
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => {
+                if let Some(source) = text.strip_prefix('=') {
+                    self.text(source);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.value(item)),
+            Value::Object(fields) => fields.values().for_each(|field| self.value(field)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn number(&mut self, value: &Value) {
+        let source = value.as_str().and_then(|text| text.strip_prefix('='));
+        if let Some(expression) = source.and_then(Self::compiled) {
+            self.0.add_number(&expression);
+        }
+    }
+
+    fn saga(&mut self, saga: &SagaDefinition) {
+        for step in &saga.steps {
+            self.condition(step.when.as_deref());
+            self.action(&step.action);
+            if let Some(compensation) = &step.compensation {
+                self.action(&compensation.action);
+            }
+        }
+        for publish in saga.on_completed.iter().chain(&saga.on_compensated) {
+            self.publish(publish);
+        }
+    }
+
+    fn action(&mut self, action: &Action) {
+        match action {
+            Action::Request { data, .. } => self.value(data),
+            Action::Http {
+                url, headers, body, ..
+            } => {
+                self.value(url);
+                headers.values().for_each(|header| self.value(header));
+                self.value(body);
+            }
+            Action::Publish(publish) => self.publish(publish),
+        }
+    }
+
+    fn publish(&mut self, publish: &PublishDefinition) {
+        self.value(&publish.entity);
+        self.value(&publish.data);
+    }
 }
 
 #[cfg(test)]
@@ -149,14 +231,16 @@ mod tests {
 
     #[test]
     fn events_beside_the_manifests_are_what_to_publish_first() {
-        let folder = tempfile::tempdir().expect("a folder");
-        assert_eq!(events_file(folder.path()), None);
+        let outer = tempfile::tempdir().expect("a folder");
+        let folder = outer.path().join("manifests");
+        std::fs::create_dir(&folder).expect("a folder");
+        assert_eq!(events_file(&folder), None);
+        let beside = outer.path().join("events.jsonl");
+        std::fs::write(&beside, "").expect("a file");
+        assert_eq!(events_file(&folder), Some(beside));
         for name in ["b.jsonl", "a.jsonl", "a.json"] {
-            std::fs::write(folder.path().join(name), "").expect("a file");
+            std::fs::write(folder.join(name), "").expect("a file");
         }
-        assert_eq!(
-            events_file(folder.path()),
-            Some(folder.path().join("a.jsonl"))
-        );
+        assert_eq!(events_file(&folder), Some(folder.join("a.jsonl")));
     }
 }

@@ -1,7 +1,7 @@
 //! The workers of all resources in this process: the same code as in a cluster, with a connection and a thread each.
 
 use super::log;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,9 +17,14 @@ const POD: &str = "dev";
 /// Longest wait for a worker to finish what is in flight. Its own limit is 10 s.
 const STOP_MAX: Duration = Duration::from_secs(15);
 
-/// What runs, by resource.
+/// The workers there are.
 #[derive(Debug, Default)]
-pub(crate) struct Workers(BTreeMap<ResourceId, Worker>);
+pub(crate) struct Workers {
+    /// What runs, by resource.
+    running: BTreeMap<ResourceId, Worker>,
+    /// What was said about them.
+    said: BTreeSet<String>,
+}
 
 #[derive(Debug)]
 struct Worker {
@@ -90,13 +95,13 @@ impl Workers {
     ) -> Vec<String> {
         let mut done = Vec::new();
         let mut ending = Vec::new();
-        let known: Vec<ResourceId> = self.0.keys().cloned().collect();
+        let known: Vec<ResourceId> = self.running.keys().cloned().collect();
         for resource in known {
             let same = self
-                .0
+                .running
                 .get(&resource)
                 .is_some_and(|worker| wanted.get(&resource) == Some(&worker.contract));
-            if !same && let Some(worker) = self.0.remove(&resource) {
+            if !same && let Some(worker) = self.running.remove(&resource) {
                 if !wanted.contains_key(&resource) {
                     done.push(format!("{resource}: stopped; its data stays"));
                 }
@@ -106,8 +111,8 @@ impl Workers {
         // The old and the new worker of one resource would stand in each other's way.
         stop_all(ending).await;
         for (resource, contract) in wanted {
-            if !self.0.contains_key(resource) {
-                self.0
+            if !self.running.contains_key(resource) {
+                self.running
                     .insert(resource.clone(), Worker::start(contract.clone()));
                 done.push(format!("{resource}: started"));
             }
@@ -115,9 +120,14 @@ impl Workers {
         done
     }
 
+    /// Whether something about them is said for the first time.
+    pub(crate) fn is_news(&mut self, said: &str) -> bool {
+        self.said.insert(said.to_owned())
+    }
+
     /// How they are.
     pub(crate) fn states(&self) -> BTreeMap<ResourceId, State> {
-        self.0
+        self.running
             .iter()
             .map(|(resource, worker)| (resource.clone(), worker.state()))
             .collect()
@@ -125,7 +135,7 @@ impl Workers {
 
     /// Ends all without waiting: what is in flight can't be finished, and is done again at the next start.
     pub(crate) fn cut_off(self) {
-        for worker in self.0.into_values() {
+        for worker in self.running.into_values() {
             worker.shutdown.cancel();
             worker.abort.abort();
         }
@@ -133,7 +143,7 @@ impl Workers {
 
     /// Lets all finish what is in flight, at the same time.
     pub(crate) async fn stop(self) {
-        stop_all(self.0.into_values().collect()).await;
+        stop_all(self.running.into_values().collect()).await;
     }
 }
 

@@ -40,6 +40,7 @@ mod lower;
 mod node;
 mod references;
 mod result;
+mod sample;
 mod source;
 mod template;
 mod text;
@@ -52,6 +53,7 @@ pub use bindings::{Bindings, Bound, Fields};
 pub use error::{CompileError, EvaluationError, Limit, Position, Problem};
 pub use functions::functions;
 pub use references::Reference;
+pub use sample::Sample;
 pub use template::{Template, TemplateError};
 
 use crate::json::Value;
