@@ -3,13 +3,15 @@
 
 mod files;
 mod finding;
+mod list;
 
 use crate::error::Result;
 use crate::yaml::{self, Node, Place};
 pub(crate) use files::{Source, collect, is_manifest, read_all};
 pub(crate) use finding::{Finding, Severity};
+use list::Found;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::definition::StreamRef;
 use tidemill_crds::compile::together::{self, Streams};
@@ -83,7 +85,8 @@ impl Declared {
         )
     }
 
-    fn finding(&self, severity: Severity, problem: &Problem) -> Finding {
+    /// Something about it, with its place.
+    pub(crate) fn finding(&self, severity: Severity, problem: &Problem) -> Finding {
         Finding {
             severity,
             file: self.file.clone(),
@@ -156,25 +159,27 @@ impl Manifests {
         };
         let before = options.declared_before.contains(&file);
         // Folders hold other people's files too; they are nobody's fault.
-        if !named && !before && !text.contains(GROUP) {
-            return;
-        }
+        let ours = named || before || looks_like_ours(&text);
         let known = self.resources.len();
         let (mut unreadable, mut complete) = (false, false);
         for document in yaml::read(&text) {
             let Some(root) = document.root else {
+                self.unreadable(&file, ours, document.problems);
                 unreadable = true;
-                self.findings.extend(
-                    document
-                        .problems
-                        .into_iter()
-                        .map(|problem| Finding::of_yaml(&file, None, problem)),
-                );
-                continue;
+                if ours {
+                    continue;
+                }
+                break;
             };
             complete |= root.get("kind").and_then(Node::as_text).is_some();
-            if claims_to_be_ours(&root) {
-                self.declare(&file, root, (document.problems, document.warnings), options);
+            let found = Found {
+                problems: document.problems,
+                warnings: document.warnings,
+            };
+            for (root, found) in list::items(root, found) {
+                if claims_to_be_ours(&root) {
+                    self.declare(&file, root, found, options);
+                }
             }
         }
         if unreadable || self.resources.len() > known {
@@ -183,6 +188,7 @@ impl Manifests {
         let message = if before && !complete {
             Some("nothing is left of the resources in this file; write them again, or remove the file to stop them".to_owned())
         } else {
+            // In a folder other people's files are passed over.
             named.then(|| {
                 format!("there is no Tidemill resource in this file; one begins with apiVersion: {GROUP}/{VERSION}")
             })
@@ -196,13 +202,22 @@ impl Manifests {
         }
     }
 
-    fn declare(
-        &mut self,
-        file: &std::path::Path,
-        root: Node,
-        found: (Vec<yaml::Problem>, Vec<yaml::Problem>),
-        options: &Options,
-    ) {
+    /// A document that is no YAML: an error if it is one of ours, else it is said that it is passed over.
+    fn unreadable(&mut self, file: &Path, ours: bool, problems: Vec<yaml::Problem>) {
+        if ours {
+            let problems = problems.into_iter();
+            self.findings
+                .extend(problems.map(|problem| Finding::of_yaml(file, None, problem)));
+        } else if let Some(mut problem) = problems.into_iter().next() {
+            problem.message.push_str(" (the file is skipped)");
+            self.findings.push(Finding {
+                severity: Severity::Warning,
+                ..Finding::of_yaml(file, None, problem)
+            });
+        }
+    }
+
+    fn declare(&mut self, file: &Path, root: Node, found: Found, options: &Options) {
         let mut document = root.value.to_json();
         if let (Some(namespace), Some(metadata)) = (
             &options.namespace,
@@ -225,7 +240,7 @@ impl Manifests {
             namespace => namespace,
         };
         let report = manifest::lint(&document);
-        let (problems, warnings) = found;
+        let Found { problems, warnings } = found;
         let declared = Declared {
             kind: text("/kind").parse().ok(),
             namespace: namespace.to_owned(),
@@ -332,6 +347,7 @@ impl Manifests {
                 }
             }
         }
+        self.refuse_taken_names();
         for declared in &mut self.resources {
             let (bound, uses) = match &declared.plan {
                 Some(Plan::Projection(plan)) => (
@@ -372,6 +388,43 @@ impl Manifests {
             }
         }
     }
+}
+
+impl Manifests {
+    /// Refuses streams, logs and rows whose JetStream names are another's.
+    fn refuse_taken_names(&mut self) {
+        let planned = self.resources.iter().enumerate();
+        let planned: Vec<(usize, &Plan)> = planned
+            .filter_map(|(index, declared)| Some((index, declared.plan.as_ref()?)))
+            .collect();
+        let plans: Vec<&Plan> = planned.iter().map(|(_, plan)| *plan).collect();
+        let conflicts = together::name_conflicts(&plans).into_iter();
+        let conflicts: Vec<(usize, Problem)> = conflicts
+            .filter_map(|conflict| Some((planned.get(conflict.index)?.0, conflict.problem)))
+            .collect();
+        for (index, problem) in conflicts {
+            if let Some(declared) = self.resources.get_mut(index) {
+                declared.plan = None;
+                self.findings
+                    .push(declared.finding(Severity::Error, &problem));
+            }
+        }
+    }
+}
+
+/// Whether a text is meant as one of ours, readable or not.
+fn looks_like_ours(text: &str) -> bool {
+    text.contains(GROUP) || text.lines().any(has_our_kind)
+}
+
+fn has_our_kind(line: &str) -> bool {
+    let line = line.trim_start_matches([' ', '-', '{']);
+    let kind = line.strip_prefix("kind:").map(str::trim);
+    kind.is_some_and(|kind| {
+        kind.trim_matches(['"', '\''])
+            .parse::<ResourceKind>()
+            .is_ok()
+    })
 }
 
 /// Ours by its group, or by its kind with a group that is nearly ours or absent.

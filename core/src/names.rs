@@ -137,6 +137,11 @@ pub fn event_stream(namespace: &str, name: &str) -> String {
     format!("{namespace}_{name}")
 }
 
+/// Stream behind a KV bucket.
+pub fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
 /// Subject of an event: `<prefix>.<entity>.<type>`, entity and type each one encoded token.
 ///
 /// # Errors

@@ -80,6 +80,7 @@ fn cel(schema: &Schema, document: &Value, old: Option<&Value>, well_formed: bool
             let path = FieldPath::root().field("metadata").field("name");
             return Problem::new(path, Reason::Malformed, rest);
         }
+        let path = of_field(&document, path, &error.message);
         let message = match actions(&document, &path) {
             Some(here) if error.message.contains("exactly one action") => {
                 format!("{}; {here}", error.message)
@@ -89,6 +90,14 @@ fn cel(schema: &Schema, document: &Value, old: Option<&Value>, well_formed: bool
         Problem::new(path, Reason::Malformed, message)
     })
     .collect()
+}
+
+/// The field itself where a rule of the spec begins with its name, so that it is said in its line, and once where the compiler
+/// says the same of it.
+fn of_field(document: &Value, path: FieldPath, message: &str) -> FieldPath {
+    let field = message.split([' ', ':']).next().unwrap_or_default();
+    let is_there = path == FieldPath::spec() && document["spec"].get(field).is_some();
+    if is_there { path.field(field) } else { path }
 }
 
 /// Which actions there are in a step or a compensation.

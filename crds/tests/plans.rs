@@ -16,7 +16,9 @@ use serde_json::Value;
 use tidemill_core::contract::{CONTRACT_VERSION, Connection, Contract};
 use tidemill_core::definition::StreamRef;
 use tidemill_crds::ResourceKind::{self, EventStream as E, Projection as P, Saga as S};
-use tidemill_crds::compile::together::{Streams, bind_projection, bind_saga, conflicts};
+use tidemill_crds::compile::together::{
+    Streams, bind_projection, bind_saga, conflicts, name_conflicts,
+};
 use tidemill_crds::compile::{EventStreamPlan, ProjectionPlan, SagaPlan};
 use tidemill_crds::manifest::{self, Plan};
 
@@ -405,10 +407,65 @@ fn streams_that_claim_the_same_are_told() {
         told(&[("a/x", ""), ("b/y", "capture: [{subjects: [c, a.x.y]}]")]),
         "b/y: spec.capture[0].subjects[1]: `a.x.y` overlaps `a.x.>` of EventStream a/x: a message can be kept by one stream only"
     );
-    assert_eq!(
-        told(&[("a/x", "streamName: s"), ("b/y", "streamName: s")]),
-        "b/y: spec.streamName: EventStream a/x has the JetStream name `s` too: set streamName on one of them"
-    );
+}
+
+#[test]
+fn names_that_two_have_are_told() {
+    let told = |given: &[(ResourceKind, &str, &str)]| {
+        let plans: Vec<Plan> = given
+            .iter()
+            .map(|(kind, name, snippet)| {
+                let mut document = document(*kind, snippet);
+                document["metadata"]["name"] = (*name).into();
+                let report = manifest::lint(&document);
+                report.plan.unwrap_or_else(|| panic!("{:?}", report.errors))
+            })
+            .collect();
+        let told = name_conflicts(&plans.iter().collect::<Vec<_>>());
+        told.iter()
+            .map(|conflict| format!("{}: {}", conflict.index, conflict.problem))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_eq!(told(&[(E, "a", ""), (P, "a", ""), (S, "a", "")]), "");
+    for (given, expected) in [
+        (
+            &[(E, "a", "streamName: s"), (E, "b", "streamName: s")][..],
+            "1: spec.streamName: EventStream shop/a has as its stream the JetStream stream `s` too: give this one another name",
+        ),
+        // The one with the chosen name is at fault, wherever it stands.
+        (
+            &[(E, "a", "streamName: shop_b_log"), (S, "b", "")],
+            "0: spec.streamName: Saga shop/b has as its log the JetStream stream `shop_b_log` too: give this one another name",
+        ),
+        (
+            &[(P, "p", ""), (E, "a", "streamName: KV_shop_p_rows")],
+            "1: spec.streamName: Projection shop/p has as its rows the JetStream stream `KV_shop_p_rows` too: give this one another name",
+        ),
+        (
+            &[(E, "a", "streamName: KV_tidemill_owners")],
+            "0: spec.streamName: every worker keeps its state in the JetStream stream `KV_tidemill_owners` too: give this one another name",
+        ),
+        (
+            &[(S, "a", "log: {streamName: shop_b_log}"), (S, "b", "")],
+            "0: spec.log.streamName: Saga shop/b has as its log the JetStream stream `shop_b_log` too: give this one another name",
+        ),
+        (
+            &[(S, "a", "log: {streamName: shop_a_saga_parked}")],
+            "0: spec.log.streamName: Saga shop/a has as its parked events the JetStream stream `shop_a_saga_parked` too: give this one another name",
+        ),
+        (
+            &[
+                (P, "p", ""),
+                (P, "q", "sink: {kv: {bucket: shop_p_rows}}"),
+                (P, "r", "sink: {kv: {bucket: tidemill_counters}}"),
+            ],
+            "1: spec.sink.kv.bucket: Projection shop/p has as its rows the JetStream stream `KV_shop_p_rows` too: give this one another name\n\
+             2: spec.sink.kv.bucket: every worker keeps its state in the JetStream stream `KV_tidemill_counters` too: give this one another name",
+        ),
+    ] {
+        assert_eq!(told(given), expected, "{given:?}");
+    }
 }
 
 #[test]

@@ -393,5 +393,5 @@ impl KvReader {
 
 /// The stream behind a bucket.
 pub fn stream_of(bucket: &str) -> String {
-    format!("KV_{bucket}")
+    tidemill_core::names::bucket_stream(bucket)
 }

@@ -94,6 +94,114 @@ fn streams_that_collide_are_refused() {
     assert_eq!(valid, 1);
 }
 
+#[test]
+fn a_name_that_another_resource_s_stream_has_is_refused() {
+    let other = STREAM.replace("name: orders", "name: others").replace(
+        "spec:",
+        "spec:\n  streamName: KV_default_customer-orders_rows",
+    );
+    let manifests = load(&[STREAM, PROJECTION, &other]);
+    assert_eq!(
+        shown(&manifests),
+        [
+            "2.yaml:7:3: EventStream default/others: spec.streamName: Projection default/customer-orders has as its rows the JetStream \
+             stream `KV_default_customer-orders_rows` too: give this one another name"
+        ]
+    );
+}
+
+/// The same as files that were found in a folder.
+fn found_in_a_folder(texts: &[&str]) -> Manifests {
+    let options = Options {
+        namespace: None,
+        missing: Missing::Error,
+        declared_before: BTreeSet::new(),
+    };
+    let sources = texts.iter().enumerate().map(|(index, text)| Source {
+        file: PathBuf::from(format!("{index}.yaml")),
+        named: false,
+        text: Ok((*text).to_owned()),
+    });
+    Manifests::of(sources.collect(), &options)
+}
+
+#[test]
+fn what_is_not_yaml_is_said_and_is_an_error_where_it_is_ours() {
+    for (text, expected) in [
+        ("a: 1", &[][..]),
+        ("kind: Deployment\napiVersion: apps/v1", &[]),
+        ("x: [", &["1.yaml:1:4: warning: x[0]: this is not YAML: "]),
+        // Said once, whatever follows.
+        ("x: [\n---\ny: ]\n", &["1.yaml:"]),
+        (
+            "kind: Saga\nx: [",
+            &["1.yaml:2:4: x[0]: this is not YAML: "],
+        ),
+        (
+            "apiVersion: tidemill.dev/v1alpha1\nx: [",
+            &["1.yaml:2:4: x[0]: this is not YAML: "],
+        ),
+        (
+            "kind: EventStream\nmetadata: {name: others}\nspec: {}",
+            &["1.yaml:1:1: EventStream default/others: apiVersion: the field is missing"],
+        ),
+    ] {
+        let manifests = found_in_a_folder(&[STREAM, text]);
+        let said = shown(&manifests);
+        assert_eq!(said.len(), expected.len(), "{text}: {said:?}");
+        for (said, expected) in said.iter().zip(expected) {
+            assert!(said.starts_with(expected), "{text}: {said}");
+            assert_eq!(
+                said.ends_with("(the file is skipped)"),
+                said.contains("warning: "),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_list_is_its_items() {
+    let indented = |text: &str| {
+        let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+        let first = lines.next().unwrap_or_default();
+        let rest = lines.map(|line| format!("    {line}\n"));
+        format!("  - {first}\n{}", rest.collect::<String>())
+    };
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n  - {{apiVersion: v1, kind: Secret, metadata: {{name: a}}, data: {{on: x}}}}\n{}{}",
+        indented(STREAM),
+        indented(&PROJECTION.replace("orders: 1,", "orders: on,"))
+    );
+    let manifests = found_in_a_folder(&[&list]);
+    let names: Vec<_> = manifests.resources.iter().map(Declared::shown).collect();
+    assert_eq!(
+        names,
+        [
+            "EventStream default/orders",
+            "Projection default/customer-orders"
+        ]
+    );
+    let said = shown(&manifests);
+    let line = list
+        .lines()
+        .position(|line| line.contains("orders: on"))
+        .unwrap()
+        + 1;
+    let path =
+        "Projection default/customer-orders: spec.handlers[0].increment.orders: unquoted `on`";
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].starts_with(&format!("0.yaml:{line}:")) && said[0].contains(path),
+        "{said:?}"
+    );
+    assert!(
+        found_in_a_folder(&["kind: List\nitems: 3", "kind: List"])
+            .resources
+            .is_empty()
+    );
+}
+
 /// A manifest with pieces cut out, repeated, or replaced.
 fn mutilated() -> impl Strategy<Value = String> {
     let texts = prop::sample::select(vec![SAGA, PROJECTION, STREAM]);

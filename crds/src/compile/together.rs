@@ -1,8 +1,11 @@
 //! What can only be said of several resources together: whether the streams that a definition names are there and may be
-//! used, and whether two resources claim the same subjects.
+//! used, and whether two resources claim the same subjects or names.
+
+mod claims;
 
 use std::collections::BTreeMap;
 
+pub use claims::{NameConflict, name_conflicts};
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::definition::StreamRef;
 
@@ -119,28 +122,13 @@ pub struct StreamConflict {
     pub problem: Problem,
 }
 
-/// EventStreams whose JetStream names or subjects collide; the server would refuse the second.
+/// EventStreams whose subjects collide; the server would refuse the second.
 #[must_use]
 pub fn conflicts(streams: &Streams) -> Vec<StreamConflict> {
     let mut found = Vec::new();
     let plans: Vec<&EventStreamPlan> = streams.values().collect();
     for (index, plan) in plans.iter().enumerate() {
         for other in plans.iter().take(index) {
-            if plan.settings.name == other.settings.name {
-                let message = format!(
-                    "EventStream {} has the JetStream name `{}` too: set streamName on one of them",
-                    other.stream, other.settings.name
-                );
-                let problem = Problem::new(
-                    FieldPath::spec().field("streamName"),
-                    Reason::Conflict,
-                    message,
-                );
-                found.push(StreamConflict {
-                    stream: plan.stream.clone(),
-                    problem,
-                });
-            }
             let pairs = plan.settings.subjects.iter().flat_map(|mine| {
                 other
                     .settings
