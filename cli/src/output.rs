@@ -12,6 +12,9 @@ use std::io::{ErrorKind, IsTerminal, Write};
 /// Longest id or key in a table, in characters.
 const ID_CHARACTERS: usize = 60;
 
+/// Columns of a terminal that doesn't say how wide it is.
+const COLUMNS_UNKNOWN: u16 = 80;
+
 /// How results are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -94,11 +97,10 @@ impl Output {
     pub(crate) fn new(format: Format) -> Self {
         let terminal = std::io::stdout().is_terminal();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let width = terminal.then(|| crossterm::terminal::size().ok()).flatten();
         Output {
             format,
             colour: terminal && !no_colour,
-            width: width.map(|(columns, _)| columns),
+            width: terminal.then(|| columns(crossterm::terminal::size().ok())),
         }
     }
 
@@ -220,6 +222,14 @@ impl Output {
     }
 }
 
+/// Columns of a terminal of this size; some (a serial line, `script`) say 0, as they don't know it.
+fn columns(size: Option<(u16, u16)>) -> u16 {
+    match size {
+        Some((columns, _)) if columns > 0 => columns,
+        _ => COLUMNS_UNKNOWN,
+    }
+}
+
 /// Whole seconds in the short form of kubectl: `45s`, `3m`, `2h`, `5d`.
 pub(crate) fn short_duration(millis: u64) -> String {
     let seconds = millis / 1000;
@@ -278,6 +288,13 @@ mod tests {
         assert_eq!(short_duration(120_000), "2m");
         assert_eq!(short_duration(172_800_000), "2d");
         assert_eq!(precise_duration(1_250), "1.2 s");
+    }
+
+    #[test]
+    fn a_terminal_without_a_size_has_the_usual_one() {
+        assert_eq!(columns(Some((132, 40))), 132);
+        assert_eq!(columns(Some((0, 0))), 80);
+        assert_eq!(columns(None), 80);
     }
 
     #[test]

@@ -74,6 +74,28 @@ pub enum DecodeError {
     },
 }
 
+/// Longest [`DecodeError::in_full`], in characters: names and texts in it are somebody's data.
+const IN_FULL_CHARACTERS: usize = 1_000;
+
+impl DecodeError {
+    /// The error with everything that caused it, in one line; at most 1,000 characters.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        if let Some((end, _)) = text.char_indices().nth(IN_FULL_CHARACTERS) {
+            text.truncate(end);
+            text.push('…');
+        }
+        text
+    }
+}
+
 /// Reads the messages of one stream.
 #[derive(Clone, Debug)]
 pub struct Decoder {

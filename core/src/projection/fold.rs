@@ -47,7 +47,7 @@ pub enum Folded {
 #[non_exhaustive]
 pub enum FoldError {
     /// The message is no event that can be used.
-    #[error("the message can't be read: {0}")]
+    #[error("the message can't be read: {}", .0.in_full())]
     Decode(DecodeError),
     /// An expression failed.
     #[error("{field}: {error}")]

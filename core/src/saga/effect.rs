@@ -147,9 +147,13 @@ impl Instance {
         let variables = Variables::new(self, saga);
         match action {
             CompiledAction::Request { subject, data } => {
-                let payload = evaluate(&variables, data, "request.data")?
-                    .to_json()
-                    .into_bytes();
+                // Left out is nothing; an expression that gives null is null.
+                let payload = match data.source() {
+                    Value::Null => Vec::new(),
+                    _ => evaluate(&variables, data, "request.data")?
+                        .to_json()
+                        .into_bytes(),
+                };
                 let command = match planted(Bug::CommandIdPerAttempt) {
                     true => format!("{attempt}-{}", self.command(saga, &step.name, side)),
                     false => self.command(saga, &step.name, side),

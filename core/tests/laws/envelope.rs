@@ -356,6 +356,14 @@ fn plain_json_becomes_an_event_by_its_capture() {
         matches!(told, DecodeError::Capture { field: "type", .. }),
         "{told:?}"
     );
+    let told = decode("till.3.sold", &[], r#"{"kind":"Sold","id":7}"#).unwrap_err();
+    assert_eq!(
+        told.in_full(),
+        "capture time: `message.data.at` isn't there; guard it with has(), or send it"
+    );
+    let long = "ä".repeat(2_000);
+    let told = decode("till.3.sold", &[("content-type", &long)], "1").unwrap_err();
+    assert!(told.in_full().chars().count() <= 1_001, "{told:?}");
 }
 
 #[test]

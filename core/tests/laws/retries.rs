@@ -1,8 +1,10 @@
 //! Attempts, their limits and their timers.
 
 use crate::given::{RUN, TIMEOUT_MS, World, check};
-use tidemill_core::names::{Side, TimerId};
-use tidemill_core::saga::{Effect, Note, Progress};
+use tidemill_core::definition::Action;
+use tidemill_core::json::Value;
+use tidemill_core::names::{Kind, ResourceId, Side, TimerId};
+use tidemill_core::saga::{CompiledSaga, Effect, Note, Progress};
 
 const CHAIN: &str = "reserve, charge, ship http";
 
@@ -309,6 +311,30 @@ pub(crate) fn requests_carry_no_headers_of_the_server() {
     };
     for (name, _) in &request.headers {
         assert!(!name.to_ascii_lowercase().starts_with("nats-"), "{name}");
+    }
+}
+
+#[test]
+fn a_request_without_data_has_an_empty_payload() {
+    for (data, payload) in [
+        (Value::Null, ""),
+        (Value::from("=null"), "null"),
+        (Value::from("x"), "\"x\""),
+    ] {
+        let mut definition = crate::given::saga("reserve").definition;
+        definition.steps[0].action = Action::Request {
+            subject: "reserve.do".to_owned(),
+            data,
+        };
+        let resource = ResourceId::new(Kind::Saga, "shop", "fulfilment");
+        let saga = CompiledSaga::new(resource, definition).unwrap();
+        let started = crate::given::started();
+        let at = started.input.stored_at;
+        let (_, effects) = tidemill_core::saga::Instance::start(&saga, "i", started, at);
+        let Effect::Request(request) = &effects[0] else {
+            panic!("{effects:?}");
+        };
+        assert_eq!(String::from_utf8_lossy(&request.payload), payload);
     }
 }
 

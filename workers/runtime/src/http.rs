@@ -17,9 +17,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// Taken, or not an address of this machine.
-    #[error(
-        "can't listen on {address}: {source}; choose another address, or port 0 for any free one"
-    )]
+    #[error("can't listen on {address} (choose another, or port 0 for any free one)")]
     Bind {
         /// The address.
         address: String,
@@ -27,7 +25,7 @@ pub enum HttpError {
         source: std::io::Error,
     },
     /// The file for the bound address.
-    #[error("can't write the address to {file}: {source}")]
+    #[error("can't write the address to {file}")]
     File {
         /// Its path.
         file: String,
@@ -181,7 +179,7 @@ mod tests {
         assert!(
             taken
                 .to_string()
-                .starts_with(&format!("can't listen on {address}: ")),
+                .starts_with(&format!("can't listen on {address} (")),
             "{taken}"
         );
     }

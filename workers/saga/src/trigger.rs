@@ -217,7 +217,7 @@ impl TriggerReader {
     fn meaning(&self, message: &StoredMessage) -> (Meaning, Option<Event>) {
         match self.decode(message) {
             Ok(event) => (self.match_triggers(&event), Some(event)),
-            Err(error) => (Meaning::Park(error.to_string()), None),
+            Err(error) => (Meaning::Park(error.in_full()), None),
         }
     }
 

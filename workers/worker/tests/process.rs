@@ -40,6 +40,8 @@ async fn what_keeps_it_from_starting_is_one_line() {
             .filter(|line| line.starts_with("tidemill-worker: "))
             .collect();
         assert!(lines.len() == 1 && lines[0].contains(wanted), "{said}");
+        // The cause is said once.
+        assert!(lines[0].matches("os error").count() <= 1, "{said}");
         assert!(!said.contains("panicked"), "{said}");
     }
     let mut worker = Process::builder(env!("CARGO_BIN_EXE_tidemill-worker"))

@@ -1,9 +1,10 @@
 //! Trying again what waits, by request, and leaving out what a person gives up.
 
 use super::intake::{self, Incoming};
-use super::named::{Named, not_parked, token_of};
+use super::named::{Named, key_of, not_parked, token_of};
 use super::{Halted, Session};
 use crate::error::SessionError;
+use std::collections::BTreeSet;
 use tidemill_core::control::{Accepted, ControlError};
 use tidemill_core::names::{PROJECTION_PARTITIONS, partition};
 use tidemill_core::planted::{Bug, planted};
@@ -409,9 +410,12 @@ impl Outcome {
             };
         }
         if let Some((token, reason, error)) = self.waiting.first() {
+            // Events without a key are one key, and each of them is tried.
+            let keys: BTreeSet<&str> = self.waiting.iter().map(|(token, ..)| &**token).collect();
             message.push_str(&format!(
-                "; {} still parked, such as {token}: {error}",
-                counted(self.waiting.len(), "key")
+                "; {} still parked, such as {}: {error}",
+                counted(keys.len(), "key"),
+                key_of(token)
             ));
             if done == 0 && self.already.is_none() {
                 return Err(ControlError::new(reason, message));
@@ -421,5 +425,33 @@ impl Outcome {
             message,
             position: self.position,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_one_key_are_one_key() {
+        let waiting = |token: &str| (token.into(), "NoSuchKey", "no total".to_owned());
+        let check = |tokens: &[&str], wanted: &str| {
+            let outcome = Outcome {
+                keys: 1,
+                folded: 1,
+                waiting: tokens.iter().map(|token| waiting(token)).collect(),
+                ..Outcome::default()
+            };
+            let message = outcome.answer().unwrap().message;
+            assert!(message.ends_with(wanted), "{message}");
+        };
+        check(
+            &["=nokey", "=nokey"],
+            "; 1 key still parked, such as =nokey: no total",
+        );
+        check(
+            &["o=201", "o-2"],
+            "; 2 keys still parked, such as o 1: no total",
+        );
     }
 }
