@@ -80,7 +80,12 @@ fn cel(schema: &Schema, document: &Value, old: Option<&Value>, well_formed: bool
             let path = FieldPath::root().field("metadata").field("name");
             return Problem::new(path, Reason::Malformed, rest);
         }
-        let path = of_field(&document, path, &error.message);
+        if let Some(rest) = of_field(&document, &path, &error.message)
+            && old.is_none()
+        {
+            let field = error.message.split(' ').next().unwrap_or_default();
+            return Problem::new(path.field(field), Reason::Malformed, rest);
+        }
         let message = match actions(&document, &path) {
             Some(here) if error.message.contains("exactly one action") => {
                 format!("{}; {here}", error.message)
@@ -92,12 +97,12 @@ fn cel(schema: &Schema, document: &Value, old: Option<&Value>, well_formed: bool
     .collect()
 }
 
-/// The field itself where a rule of the spec begins with its name, so that it is said in its line, and once where the compiler
-/// says the same of it.
-fn of_field(document: &Value, path: FieldPath, message: &str) -> FieldPath {
-    let field = message.split([' ', ':']).next().unwrap_or_default();
-    let is_there = path == FieldPath::spec() && document["spec"].get(field).is_some();
-    if is_there { path.field(field) } else { path }
+/// What a rule of the spec says of a field with whose name it begins: it is said of that field, in its line, and once where the
+/// compiler says the same.
+fn of_field<'a>(document: &Value, path: &FieldPath, message: &'a str) -> Option<&'a str> {
+    let (field, rest) = message.split_once(' ')?;
+    let is_there = *path == FieldPath::spec() && document["spec"].get(field).is_some();
+    is_there.then_some(rest)
 }
 
 /// Which actions there are in a step or a compensation.

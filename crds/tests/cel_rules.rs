@@ -47,7 +47,7 @@ fn what_is_created() {
         (E, "limits: {maxBytes: 10 GB}".into(), "spec.limits.maxBytes: `10 GB` is not an amount of bytes: write a whole number above 0, with k, M, G, T, Ki, Mi, Gi or Ti, such as 10Gi"),
         (E, "limits: {maxAge: 30d}".into(), "spec.limits.maxAge: not a duration: write whole numbers with the units ms, s, m or h, such as 100ms, 30s or 1h30m"),
         (E, "limits: {maxAge: 10ms}".into(), "spec.limits.maxAge: must be from 1s to 876000h"),
-        (E, "{duplicateWindow: 2h, limits: {maxAge: 1h}}".into(), "spec: duplicateWindow must not be longer than limits.maxAge: an event that is gone can't be recognised again"),
+        (E, "{duplicateWindow: 2h, limits: {maxAge: 1h}}".into(), "spec.duplicateWindow: must not be longer than limits.maxAge: an event that is gone can't be recognised again"),
         (E, "{duplicateWindow: 2h, limits: {maxAge: 1x}}".into(), "spec.limits.maxAge: not a duration: write whole numbers with the units ms, s, m or h, such as 100ms, 30s or 1h30m"),
         (E, "{durability: Strict, storage: Memory}".into(), "spec: durability: Strict needs storage: File, memory is lost with the server"),
         (E, "durability: Strict".into(), ""),

@@ -320,7 +320,7 @@ fn operands(operator: Operator, left: &Node, right: &Node, want: &Shape) -> (Sha
         },
         Operator::In => {
             let of_left = match right {
-                Node::List(nodes) => nodes.first().map_or(Shape::Unknown, |node| same(node)),
+                Node::List(nodes) => nodes.first().map_or(Shape::Unknown, same),
                 _ => Shape::Unknown,
             };
             (of_left, Shape::List(Box::new(same(left))))
@@ -356,7 +356,7 @@ fn other(node: &Node) -> Shape {
 fn beyond(node: &Node, by: f64) -> Shape {
     match node {
         Node::Literal(Value::Number(than)) => {
-            let value = Number::from_f64(than.as_f64().floor() + by);
+            let value = Number::from_text(&format!("{:.0}", than.as_f64().floor() + by));
             value.map_or_else(number, |value| meant(Value::Number(value)))
         }
         Node::Literal(Value::String(_)) => text(),
