@@ -22,6 +22,7 @@ pub(crate) fn resource() -> ResourceId {
 }
 
 pub(crate) fn contract(server: &str) -> Contract {
+    let retry = json!({ "maxAttempts": 5, "initialBackoffMs": 100, "maxBackoffMs": 1000 });
     let contract = json!({
         "version": 1,
         "resource": resource(),
@@ -36,6 +37,7 @@ pub(crate) fn contract(server: &str) -> Contract {
                     "action": { "request": { "subject": "inventory.reserve", "data": {} } },
                     "timeoutMs": 1000,
                     "stepTimeoutMs": 10000,
+                    "retry": retry,
                 }],
                 "timeoutMs": 60000,
             },
