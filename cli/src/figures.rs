@@ -3,7 +3,7 @@
 use crate::error::{CliError, Exit, Result, chain};
 use crate::output::{count, grouped};
 use serde::Serialize;
-use tidemill_core::names::{COUNTERS_BUCKET, Kind, ResourceId};
+use tidemill_core::names::{COUNTERS_BUCKET, Kind, ResourceId, parse_counters_key};
 use tidemill_core::status::{ProjectionCounters, SagaCounters};
 use tidemill_nats::{KvBucket, KvError, Nats, Publisher, ReadError};
 
@@ -194,22 +194,6 @@ impl SagaFigures {
     }
 }
 
-/// The partition that a key of the counters' bucket is for, and whose.
-pub(crate) fn partition_of(key: &str) -> Option<(ResourceId, u16)> {
-    let mut tokens = key.split('.');
-    let (namespace, kind, name) = (tokens.next()?, tokens.next()?, tokens.next()?);
-    let partition = tokens.next()?.parse().ok()?;
-    let kind = match kind {
-        "projection" => Kind::Projection,
-        "saga" => Kind::Saga,
-        _ => return None,
-    };
-    tokens
-        .next()
-        .is_none()
-        .then(|| (ResourceId::new(kind, namespace, name), partition))
-}
-
 /// Reads the figures of a resource.
 ///
 /// # Errors
@@ -226,7 +210,7 @@ pub(crate) async fn read(nats: &Nats, resource: &ResourceId) -> Result<Figures> 
     };
     let partitions = entries
         .iter()
-        .filter(|(key, entry)| partition_of(key).is_some() && !entry.deleted);
+        .filter(|(key, entry)| parse_counters_key(key).is_some() && !entry.deleted);
     Ok(Figures::sum(
         resource.kind,
         partitions.map(|(_, entry)| &*entry.value),
@@ -268,7 +252,7 @@ mod tests {
     #[test]
     fn only_partitions_are_counters() {
         assert_eq!(
-            partition_of("a.saga.b.7"),
+            parse_counters_key("a.saga.b.7"),
             Some((ResourceId::new(Kind::Saga, "a", "b"), 7))
         );
         for key in [
@@ -278,7 +262,7 @@ mod tests {
             "a.saga.b.x",
             "a.saga.b.7.8",
         ] {
-            assert_eq!(partition_of(key), None, "{key}");
+            assert_eq!(parse_counters_key(key), None, "{key}");
         }
     }
 }

@@ -59,8 +59,11 @@ pub enum Start {
 pub struct Revision(String);
 
 impl Revision {
-    /// The revision of a definition. `definition` must leave out fields that are at their default, so that a later
-    /// version with more fields gives the same revision.
+    /// The revision of a definition.
+    ///
+    /// A field that a later version adds must be left out at its default, so that the definitions of today keep their revisions.
+    /// Fields of the first version are written out (`timeoutMs`, `retry`, `method`, …): a kept definition means what it meant, also
+    /// when a default changes.
     pub fn of(definition: &impl Serialize) -> Self {
         // A definition holds strings, numbers and maps with string keys only, which always serialise.
         let canonical = serde_json::to_value(definition)

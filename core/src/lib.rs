@@ -11,6 +11,7 @@ pub mod envelope;
 pub mod expression;
 pub mod json;
 pub mod names;
+pub mod parked;
 pub mod planted;
 pub mod projection;
 pub mod retry;

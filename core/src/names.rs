@@ -1,12 +1,25 @@
 //! Every name and format that users' data depends on: NATS stream names, subjects, KV keys, tokens,
-//! partitions, command ids and reply tokens.
+//! partitions, headers, positions, command ids and reply tokens.
 //!
 //! Nothing here may change once somebody has data: each function is held by property tests and golden values.
 
+pub mod headers;
+mod keys;
 mod log_subject;
+mod parked_subject;
+mod position;
+mod rows;
 mod token;
 
+pub use keys::{OwnerKey, parse_counters_key, pod_token};
 pub use log_subject::{LogKind, LogSubject, LogSubjectError, Side, TimerId};
+pub use parked_subject::ParkedSubject;
+pub use position::EventPosition;
+pub(crate) use position::{incarnation_token, place, split_place};
+pub use rows::{
+    DECISIONS_PREFIX, KEYLESS_TOKEN, KeySpace, LIVE_KEY, POINTER_KEYS, accepted_key, decision_key,
+    parse_decision_key, rebuild_key, source_key,
+};
 pub use token::{TOKEN_SOURCE_BYTES_MAX, TokenError, decode_token, encode_token};
 
 use crate::planted::{Bug, planted};
@@ -45,6 +58,15 @@ impl Kind {
             Kind::Projection => "projection",
             Kind::Saga => "saga",
         }
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+    fn from_str(word: &str) -> Result<Self, String> {
+        let kinds = [Kind::Projection, Kind::Saga];
+        let found = kinds.into_iter().find(|kind| kind.as_str() == word);
+        found.ok_or_else(|| format!("`{}` is no kind", word.chars().take(40).collect::<String>()))
     }
 }
 

@@ -107,13 +107,18 @@ impl KvBucket {
             publisher: publisher.clone(),
             bucket: bucket.to_owned(),
             stream: stream_of(bucket),
-            prefix: format!("$KV.{bucket}."),
+            prefix: subject_of(bucket, ""),
         }
     }
 
     /// Its name.
     pub fn bucket(&self) -> &str {
         &self.bucket
+    }
+
+    /// Subject of a key; of several, where `key` has wildcards.
+    pub fn subject(&self, key: &str) -> String {
+        subject_of(&self.bucket, key)
     }
 
     /// The JetStream stream behind it.
@@ -389,6 +394,11 @@ impl KvReader {
     pub fn pending(&self) -> u64 {
         self.reader.pending()
     }
+}
+
+/// Subject of a key of a bucket; of several, where `key` has wildcards.
+pub fn subject_of(bucket: &str, key: &str) -> String {
+    format!("$KV.{bucket}.{key}")
 }
 
 /// The stream behind a bucket.

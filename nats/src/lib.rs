@@ -25,7 +25,7 @@ mod undeliverable;
 pub use api::{ApiError, StreamState};
 pub use connection::{ConnectError, ConnectionStatus, Nats};
 pub use kv::{Guard, KvBucket, KvEntry, KvError, KvReader, KvWrite};
-pub use message::StoredMessage;
+pub use message::{StoredMessage, header_map};
 pub use publish::{Acked, PendingAck, Publish, PublishError, Publisher};
 pub use reader::{ReadError, ReadFrom, Reader};
 pub use subscription::Subscription;

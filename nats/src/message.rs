@@ -41,6 +41,21 @@ impl StoredMessage {
     }
 }
 
+/// Headers as the client wants them. What can't be a header is left out: an event that was stored with its headers has none such.
+#[must_use]
+pub fn header_map(headers: impl IntoIterator<Item = (String, String)>) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (
+            name.parse::<async_nats::header::HeaderName>(),
+            value.parse::<async_nats::header::HeaderValue>(),
+        ) {
+            map.append(name, value);
+        }
+    }
+    map
+}
+
 /// Where a delivered message stands, as the reply subject of its delivery tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Delivery {

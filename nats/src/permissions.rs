@@ -1,6 +1,6 @@
 //! What a worker and a participant must be allowed to do, as subjects. Documents, tests and `tidemill permissions` use these lists.
 
-use crate::kv::stream_of;
+use crate::kv::{stream_of, subject_of};
 use tidemill_core::contract::{Contract, Workload};
 use tidemill_core::names;
 
@@ -60,7 +60,7 @@ pub fn worker(contract: &Contract, requests: &[String]) -> Permissions {
         names::SUMMARIES_BUCKET,
     ] {
         let stream = stream_of(bucket);
-        let own = format!("$KV.{bucket}.{keys}.>");
+        let own = subject_of(bucket, &format!("{keys}.>"));
         list.publish(own.clone());
         list.publish(format!("{api}.DIRECT.GET.{stream}.{own}"));
         list.publish(format!("{api}.STREAM.INFO.{stream}"));
@@ -75,7 +75,7 @@ pub fn worker(contract: &Contract, requests: &[String]) -> Permissions {
             let stream = stream_of(&workload.rows_bucket);
             read_stream(&mut list, &api, &stream);
             list.publish(format!("{api}.DIRECT.GET.{stream}.>"));
-            list.publish(format!("$KV.{}.>", workload.rows_bucket));
+            list.publish(subject_of(&workload.rows_bucket, ">"));
             &workload.parked_stream
         }
         Workload::Saga(workload) => {

@@ -5,7 +5,7 @@
 
 use crate::api::{ApiError, INCARNATION_KEY, StreamState};
 use crate::connection::Nats;
-use crate::kv::stream_of;
+use crate::kv::{stream_of, subject_of};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -194,7 +194,7 @@ impl StreamPlan {
 
     /// A KV bucket that keeps the last entry of each key.
     pub fn bucket(bucket: &str, mark: Mark) -> Self {
-        let mut plan = Self::new(&stream_of(bucket), vec![format!("$KV.{bucket}.>")], mark);
+        let mut plan = Self::new(&stream_of(bucket), vec![subject_of(bucket, ">")], mark);
         plan.limits.messages_per_subject_max = Some(1);
         // What makes it a bucket for every client: purges by rollup, no deletion of single messages.
         plan.further = BTreeMap::from([

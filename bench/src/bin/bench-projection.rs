@@ -12,6 +12,7 @@ use tidemill_core::control::{ProjectionStatus, projection_verb};
 use tidemill_core::decimal::Decimal;
 use tidemill_core::definition::{Handler, ProjectionDefinition};
 use tidemill_core::json::Value;
+use tidemill_nats::kv::subject_of;
 use tidemill_nats::provision::{Mark, StreamPlan, ensure as ensure_stream};
 use tidemill_nats::{KvBucket, KvWrite, Nats, Publisher, ReadFrom, Reader};
 use tidemill_testbed::{Lab, NatsServer, lab};
@@ -275,7 +276,7 @@ async fn visible(lab: &Lab, status: &ProjectionStatus, args: &Args) -> Result<Pe
     let mut rows = lab
         .nats
         .client()
-        .subscribe(format!("$KV.shop_bench_rows.{live}.>"))
+        .subscribe(subject_of("shop_bench_rows", &format!("{live}.>")))
         .await?;
     lab.nats.client().flush().await?;
     let publisher = Publisher::new(&lab.nats, 1000);

@@ -1,11 +1,11 @@
 //! What there is to see: figures of workers and streams, kept up to date in the background.
 
-use crate::figures::{Figures, partition_of};
+use crate::figures::Figures;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemill_core::contract::StreamBinding;
-use tidemill_core::names::{COUNTERS_BUCKET, ResourceId};
+use tidemill_core::names::{COUNTERS_BUCKET, ResourceId, parse_counters_key};
 use tidemill_nats::{KvBucket, KvEntry, KvError, Nats, Publisher};
 use tokio::task::JoinHandle;
 
@@ -103,7 +103,7 @@ async fn follow(bucket: &KvBucket, counted: &Mutex<Counted>) -> Result<(), KvErr
         reader.next_batch(BATCH, &mut batch).await?;
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in batch.drain(..) {
-            if let Some((resource, partition)) = partition_of(&entry.key) {
+            if let Some((resource, partition)) = parse_counters_key(&entry.key) {
                 counted
                     .entry(resource)
                     .or_default()

@@ -16,12 +16,7 @@ pub(crate) async fn remember(nats: &Nats, contract: &Contract) -> Result<()> {
         let Some(binding) = contract.binding(&stream) else {
             continue;
         };
-        let key = format!(
-            "{}.start.{}.{}",
-            contract.resource.key_prefix(),
-            stream.namespace,
-            stream.name
-        );
+        let key = contract.resource.start_key(&stream);
         let failed = |error: &tidemill_nats::KvError| {
             CliError::failed(format!(
                 "where {} begins to read {stream} can't be stored: {}",

@@ -194,4 +194,143 @@ proptest! {
         prop_assert_ne!(run.reply_token("a", Side::Action, attempt), run.reply_token("a", Side::Action, attempt.wrapping_add(1)));
         prop_assert_eq!(Run::try_from(String::from(run)).unwrap(), run);
     }
+
+    #[test]
+    fn event_positions_are_reversible(position in any_position()) {
+        prop_assert_eq!(EventPosition::parse(&position.to_string()), Some(position));
+    }
+
+    #[test]
+    fn any_position_is_read_or_refused(text in "[a-z0-9-]{0,3}/?[a-z0-9-]{0,3}=?[a-z=.]{0,4}(\\.[0-9]{0,2})?:?[0-9]{0,3}") {
+        if let Some(position) = EventPosition::parse(&text) {
+            prop_assert_eq!(position.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn parked_subjects_are_reversible_and_of_one_resource(
+        a in any_resource(), b in any_resource(), partition in any::<u16>(), key in ".{0,30}", position in any_position()
+    ) {
+        let written = match a.kind {
+            Kind::Projection => ParkedSubject::Row { partition, token: encode_token(&key).unwrap() },
+            Kind::Saga => ParkedSubject::Trigger { partition, position },
+        };
+        let subject = written.to_subject(&a, SUBJECT_ROOT);
+        prop_assert_eq!(ParkedSubject::parse(&subject, &a, SUBJECT_ROOT), Some(written));
+        prop_assert!(a == b || ParkedSubject::parse(&subject, &b, SUBJECT_ROOT).is_none());
+    }
+
+    #[test]
+    fn any_parked_subject_is_read_or_refused(rest in "(\\.[a-z0-9=-]{0,3}){0,7}", resource in any_resource()) {
+        let subject = format!("{}{rest}", resource.parked_prefix(SUBJECT_ROOT));
+        if let Some(parsed) = ParkedSubject::parse(&subject, &resource, SUBJECT_ROOT) {
+            prop_assert_eq!(parsed.to_subject(&resource, SUBJECT_ROOT), subject);
+        }
+    }
+
+    #[test]
+    fn keys_of_owners_and_counters_are_reversible(
+        resource in any_resource(), other in any_resource(), pod in ".{0,80}", partition in any::<u16>()
+    ) {
+        let pod = pod_token(&pod);
+        for (key, owner) in [
+            (resource.heartbeat_key(&pod), OwnerKey::Heartbeat(&pod)),
+            (resource.claim_key(partition), OwnerKey::Claim(partition)),
+        ] {
+            prop_assert_eq!(resource.parse_owner_key(&key), Some(owner));
+            prop_assert!(resource == other || other.parse_owner_key(&key).is_none());
+        }
+        prop_assert_eq!(parse_counters_key(&resource.counters_key(partition)), Some((resource, partition)));
+    }
+
+    /// Whatever one resource keeps, no other finds as its own, and no two kinds of entry of one bucket have one key.
+    #[test]
+    fn names_of_two_resources_differ(a in any_resource(), b in any_resource(), partition in 0_u16..64, stream in any_stream()) {
+        prop_assume!(a != b);
+        let names = |of: &ResourceId| {
+            let mut names = vec![
+                of.parked_stream(), of.log_prefix("_tm"), of.control_subject("_tm", "start"), of.parked_prefix("_tm"),
+                of.source(), of.heartbeat_key("p"), of.claim_key(partition), of.counters_key(partition), of.start_key(&stream),
+            ];
+            // A log is a Saga's, rows are a Projection's.
+            names.push(match of.kind { Kind::Saga => of.log_stream(), Kind::Projection => of.rows_bucket() });
+            if of.kind == Kind::Projection { names.remove(1); }
+            names
+        };
+        for name in names(&a) {
+            prop_assert!(!names(&b).contains(&name), "{}", name);
+        }
+        prop_assert!(!names(&a).contains(&event_stream(&stream.namespace, &stream.name)));
+        prop_assert_eq!(parse_counters_key(&a.start_key(&stream)), None);
+    }
+}
+
+fn any_name() -> impl Strategy<Value = String> {
+    "[a-z0-9]([a-z0-9-]{0,2}[a-z0-9])?"
+}
+
+fn any_resource() -> impl Strategy<Value = ResourceId> {
+    let kind = prop_oneof![Just(Kind::Projection), Just(Kind::Saga)];
+    (kind, "[ab]-?[ab]", "[ab]-?[ab]|log|pod")
+        .prop_map(|(kind, namespace, name)| ResourceId::new(kind, &namespace, &name))
+}
+
+fn any_stream() -> impl Strategy<Value = crate::definition::StreamRef> {
+    (any_name(), any_name())
+        .prop_map(|(namespace, name)| crate::definition::StreamRef { namespace, name })
+}
+
+fn any_position() -> impl Strategy<Value = EventPosition> {
+    (any_stream(), ".{0,40}", any::<u64>(), any::<u64>()).prop_map(
+        |(stream, incarnation, generation, sequence)| EventPosition {
+            stream,
+            incarnation,
+            generation,
+            sequence,
+        },
+    )
+}
+
+#[test]
+fn keys_and_parked_subjects_are_as_promised() {
+    let stream = crate::definition::StreamRef {
+        namespace: "shop".to_owned(),
+        name: "orders".to_owned(),
+    };
+    let revision = crate::definition::Revision::try_from("0123456789abcdef".to_owned()).unwrap();
+    let position = EventPosition {
+        stream: stream.clone(),
+        incarnation: "x".to_owned(),
+        generation: 2,
+        sequence: 12,
+    };
+    assert_eq!(position.to_string(), "shop/orders=x.2:12");
+    let prefix = "shop.saga.order-fulfilment";
+    for (key, rest) in [
+        (saga().heartbeat_key("p-0"), "pod.p-0"),
+        (saga().claim_key(3), "claim.3"),
+        (saga().counters_key(3), "3"),
+        (saga().start_key(&stream), "start.shop.orders"),
+        (saga().revision_key(&revision), "0123456789abcdef"),
+        (saga().summary_key("o-1"), "o-1"),
+    ] {
+        assert_eq!(key, format!("{prefix}.{rest}"));
+    }
+    let trigger = ParkedSubject::Trigger {
+        partition: 3,
+        position,
+    };
+    assert_eq!(
+        trigger.to_subject(&saga(), "_tm"),
+        "_tm.parked.shop.saga.order-fulfilment.3.shop.orders.x.2.12"
+    );
+    let row = ParkedSubject::Row {
+        partition: 3,
+        token: "o-1".to_owned(),
+    };
+    let projection = ResourceId::new(Kind::Projection, "shop", "status");
+    assert_eq!(
+        row.to_subject(&projection, "_tm"),
+        "_tm.parked.shop.projection.status.3.o-1"
+    );
 }

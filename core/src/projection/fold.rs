@@ -1,13 +1,13 @@
 //! Which rows an event touches, and what it does to them.
 
 use super::compiled::{CompiledHandler, Projection};
-use super::keyspace::KEYLESS_TOKEN;
 use super::position::Position;
 use super::row::{ROW_BYTES_MAX, Row};
 use crate::decimal::{Decimal, DecimalError};
 use crate::envelope::{DecodeError, Event};
 use crate::expression::{Bindings, Bound, EvaluationError, Expression, Template};
 use crate::json::{DEPTH_MAX, Number, Value};
+use crate::names::KEYLESS_TOKEN;
 use crate::names::{
     PROJECTION_PARTITIONS, TOKEN_SOURCE_BYTES_MAX, TokenError, encode_token, partition,
 };

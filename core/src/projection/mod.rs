@@ -16,26 +16,23 @@
 mod checkpoint;
 mod compiled;
 mod fold;
-mod keyspace;
 pub mod parked;
 mod position;
 mod row;
 mod switch;
 
-pub use checkpoint::{Checkpoint, CheckpointError, SourceCheckpoint, Tally};
-pub use compiled::{CompileError, Problem, Projection};
-pub use fold::{FoldError, Folded, Touch, event_partition};
-pub use keyspace::{
+pub use crate::names::{
     DECISIONS_PREFIX, KEYLESS_TOKEN, KeySpace, LIVE_KEY, accepted_key, decision_key,
     parse_decision_key, rebuild_key, source_key,
 };
+pub use checkpoint::{Checkpoint, CheckpointError, SourceCheckpoint, Tally};
+pub use compiled::{CompileError, Problem, Projection};
+pub use fold::{FoldError, Folded, Touch, event_partition};
 pub use position::{
     GENERATIONS_MAX, Generation, Lineage, Position, PositionError, SourceReset, SourceSeen,
     verify_source,
 };
-pub use row::{
-    POSITION_HEADER, Positions, REVISION_HEADER, ROW_BYTES_MAX, Row, RowError, Source, Sources,
-};
+pub use row::{Positions, ROW_BYTES_MAX, Row, RowError, Source, Sources};
 pub use switch::{NotYet, Progress, may_switch};
 
 #[cfg(test)]

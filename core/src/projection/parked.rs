@@ -1,16 +1,12 @@
 //! What waits for a person's decision: an event that can't be folded parks its key, and what follows it for that key waits behind it.
 //!
-//! Entries are messages of the parked stream, at `_tm.parked.<ns>.projection.<name>.<partition>.<row token>`, in the order in which they
-//! must be folded. Each belongs to one key space (header `Tidemill-Rev`): another revision folds everything itself. An entry may be there
-//! more than once, because owners may overlap; only its first copy counts.
+//! Entries are messages of the parked stream ([`crate::parked`]), in the order in which they must be folded. Each belongs to one key
+//! space: another revision folds everything itself. An entry may be there more than once, because owners may overlap; only its first copy counts.
 
 mod entry;
 mod keys;
 
-pub use entry::{
-    ERROR_HEADER, Entry, EntryError, FOLLOWER, Kept, ORIGINAL_PREFIX, PARKED_HEADER,
-    STORED_AT_HEADER, SUBJECT_HEADER,
-};
+pub use entry::{Entry, EntryError};
 pub use keys::{ParkedKeys, Waiting};
 
 use super::fold::{FoldError, Folded};
@@ -59,7 +55,7 @@ pub fn admit(
         return Admission::LeftOut;
     }
     let waiting = parked.waiting(token);
-    if waiting.is_empty() || token == super::KEYLESS_TOKEN {
+    if waiting.is_empty() || token == crate::names::KEYLESS_TOKEN {
         // Events without a key have nothing in common: each is tried.
         return match waiting
             .iter()

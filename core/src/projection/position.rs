@@ -1,6 +1,6 @@
 //! Where in a source an event stands, over everything that may happen to a stream.
 
-use crate::names::{decode_token, encode_token};
+use crate::names::{decode_token, incarnation_token, place, split_place};
 use crate::planted::{Bug, planted};
 use crate::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -83,7 +83,7 @@ impl Lineage {
         self.incarnation_of(self.current()).unwrap_or_default()
     }
 
-    fn incarnation_of(&self, generation: u32) -> Option<&str> {
+    pub(crate) fn incarnation_of(&self, generation: u32) -> Option<&str> {
         let index = usize::try_from(generation).ok()?;
         self.generations
             .get(index)
@@ -132,12 +132,12 @@ impl Lineage {
     /// The text of a position: `<incarnation token>:<sequence>`, with `.<generation>` before the colon where the source has had several.
     #[must_use]
     pub fn write(&self, position: Position) -> String {
-        let incarnation =
-            incarnation_token(self.incarnation_of(position.generation).unwrap_or_default());
-        match position.generation {
-            0 => format!("{incarnation}:{}", position.sequence),
-            generation => format!("{incarnation}.{generation}:{}", position.sequence),
-        }
+        let incarnation = self.incarnation_of(position.generation).unwrap_or_default();
+        place(
+            incarnation,
+            u64::from(position.generation),
+            position.sequence,
+        )
     }
 
     /// Reads what [`Lineage::write`] writes.
@@ -146,12 +146,7 @@ impl Lineage {
     /// [`PositionError`]
     pub fn read(&self, text: &str) -> Result<Position, PositionError> {
         let form = || PositionError::Form(text.chars().take(300).collect());
-        let (mark, sequence) = text.split_once(':').ok_or_else(form)?;
-        let (incarnation, generation) = match mark.split_once('.') {
-            Some((incarnation, generation)) => (incarnation, number(generation).ok_or_else(form)?),
-            None => (mark, 0),
-        };
-        let sequence = number(sequence).ok_or_else(form)?;
+        let (incarnation, generation, sequence) = split_place(text).ok_or_else(form)?;
         let generation = u32::try_from(generation).map_err(|_| form())?;
         decode_token(incarnation).map_err(|_| form())?;
         match self.incarnation_of(generation) {
@@ -164,21 +159,6 @@ impl Lineage {
             )),
         }
     }
-}
-
-/// The decimal number that `to_string` writes, and no other spelling of it.
-fn number(text: &str) -> Option<u64> {
-    let value: u64 = text.parse().ok()?;
-    (value.to_string() == text).then_some(value)
-}
-
-/// Incarnations are short; what isn't is cut, at a character, rather than refused: it only tells people and guards against mistakes.
-fn incarnation_token(incarnation: &str) -> String {
-    let mut end = incarnation.len().min(crate::names::TOKEN_SOURCE_BYTES_MAX);
-    while !incarnation.is_char_boundary(end) {
-        end -= 1;
-    }
-    encode_token(incarnation.get(..end).unwrap_or_default()).unwrap_or_else(|_| "=".to_owned())
 }
 
 impl TryFrom<Vec<Generation>> for Lineage {

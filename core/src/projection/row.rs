@@ -3,13 +3,9 @@
 use super::position::{Lineage, Position, PositionError};
 use crate::definition::StreamRef;
 use crate::json::{Object, ParseError, Value};
+use crate::names::{EventPosition, headers, place};
 use crate::planted::{Bug, planted};
 
-/// Header of a row: per source, the position of the last event folded into it:
-/// `<namespace>/<stream>=<incarnation>:<sequence>`, several joined by `;` (see [`Lineage::write`] for the part behind `=`).
-pub const POSITION_HEADER: &str = "Tidemill-Pos";
-/// Header of a row: the revision that made it, 16 hex digits.
-pub const REVISION_HEADER: &str = "Tidemill-Rev";
 /// Largest row, in bytes of its JSON: what the server's default payload limit of 1 MiB takes together with the headers.
 pub const ROW_BYTES_MAX: usize = 1_000_000;
 
@@ -107,7 +103,7 @@ impl Sources {
         self.0.is_empty()
     }
 
-    /// What [`POSITION_HEADER`] holds. Sources without a position are left out.
+    /// What header [`headers::POSITION`] of a row holds: a [`crate::names::EventPosition`] for each source, joined by `;`. Sources without a position are left out.
     #[must_use]
     pub fn write(&self, positions: &Positions) -> String {
         let mut text = String::with_capacity(64);
@@ -137,17 +133,37 @@ impl Sources {
         for part in text.split(';').filter(|part| !part.is_empty()) {
             let (stream, position) = part.split_once('=').ok_or(RowError::Header)?;
             let (namespace, name) = stream.split_once('/').ok_or(RowError::Header)?;
-            let (index, source) = self
-                .0
-                .iter()
-                .enumerate()
-                .find(|(_, source)| {
-                    source.stream.namespace == namespace && source.stream.name == name
-                })
-                .ok_or_else(|| RowError::UnknownSource(stream.chars().take(200).collect()))?;
+            let (index, source) = self.named(namespace, name)?;
             positions.set(index, source.lineage.read(position)?);
         }
         Ok(positions)
+    }
+}
+
+impl Sources {
+    /// The source that a position is in, by its index, and the position there.
+    ///
+    /// # Errors
+    /// [`RowError::UnknownSource`], [`RowError::Position`]
+    pub fn find(&self, position: &EventPosition) -> Result<(usize, Position), RowError> {
+        let EventPosition {
+            stream,
+            incarnation,
+            generation,
+            sequence,
+        } = position;
+        let (index, source) = self.named(&stream.namespace, &stream.name)?;
+        let text = place(incarnation, *generation, *sequence);
+        Ok((index, source.lineage.read(&text)?))
+    }
+
+    fn named(&self, namespace: &str, name: &str) -> Result<(usize, &Source), RowError> {
+        let is =
+            |source: &Source| source.stream.namespace == namespace && source.stream.name == name;
+        let found = self.0.iter().enumerate().find(|(_, source)| is(source));
+        found.ok_or_else(|| {
+            RowError::UnknownSource(format!("{namespace}/{name}").chars().take(200).collect())
+        })
     }
 }
 
@@ -161,7 +177,10 @@ pub enum RowError {
     #[error("the stored row is a {0}, not an object")]
     NotAnObject(&'static str),
     /// Somebody else wrote it, or it was edited by hand.
-    #[error("the stored row has no header `{POSITION_HEADER}` as Tidemill writes it")]
+    #[error(
+        "the stored row has no header `{}` as Tidemill writes it",
+        headers::POSITION
+    )]
     Header,
     /// Its position names a stream that isn't a source.
     #[error("the stored row has a position in `{0}`, which is no source of this projection")]

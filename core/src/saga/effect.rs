@@ -8,7 +8,7 @@ use crate::definition::{HttpMethod, StreamRef};
 use crate::envelope::{Event, percent_encode};
 use crate::expression::{EvaluationError, Template, TemplateError};
 use crate::json::Value;
-use crate::names::{LogKind, Side, command_id, hex};
+use crate::names::{LogKind, Side, command_id, headers, hex};
 use crate::planted::{Bug, planted, whim};
 use crate::timestamp::Timestamp;
 use sha2::{Digest, Sha256};
@@ -158,17 +158,17 @@ impl Instance {
                     true => format!("{attempt}-{}", self.command(saga, &step.name, side)),
                     false => self.command(saga, &step.name, side),
                 };
-                let mut headers = vec![("Tidemill-Command-Id", command)];
+                let mut headers = vec![(headers::COMMAND_ID, command)];
                 if planted(Bug::ServerHeaderSent) {
                     headers.push(("Nats-Msg-Id", self.command(saga, &step.name, side)));
                 }
                 if side == Side::Compensation && !planted(Bug::CompensatesNothing) {
                     headers.push((
-                        "Tidemill-Compensates",
+                        headers::COMPENSATES,
                         self.command(saga, &step.name, Side::Action),
                     ));
                 }
-                headers.push(("Tidemill-Correlation-Id", self.correlation_header()));
+                headers.push((headers::CORRELATION_ID, self.correlation_header()));
                 headers.push(("traceparent", self.traceparent(&step.name, side, attempt)));
                 headers.extend(self.tracestate().map(|state| ("tracestate", state)));
                 let token = self.run.reply_token(&step.name, side, attempt);
@@ -201,12 +201,12 @@ impl Instance {
                 )];
                 if side == Side::Compensation {
                     sent.push((
-                        "Tidemill-Compensates".to_owned(),
+                        headers::COMPENSATES.to_owned(),
                         self.command(saga, &step.name, Side::Action),
                     ));
                 }
                 sent.push((
-                    "Tidemill-Correlation-Id".to_owned(),
+                    headers::CORRELATION_ID.to_owned(),
                     self.correlation_header(),
                 ));
                 sent.push((

@@ -157,7 +157,7 @@ impl Store {
         &self,
         definition: &ProjectionDefinition,
     ) -> Result<(), SessionError> {
-        let key = format!("{}.{}", self.resource().key_prefix(), definition.revision());
+        let key = self.resource().revision_key(&definition.revision());
         if present(self.revisions.get(&key).await?).is_some() {
             return Ok(());
         }
@@ -172,14 +172,9 @@ impl Store {
         &self,
         revision: &Revision,
     ) -> Result<Option<ProjectionDefinition>, SessionError> {
-        let key = format!("{}.{revision}", self.resource().key_prefix());
+        let key = self.resource().revision_key(revision);
         let entry = present(self.revisions.get(&key).await?);
         Ok(entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()))
-    }
-
-    /// Keys, with wildcards, whose change changes what is to run.
-    pub(crate) fn pointer_keys() -> [&'static str; 3] {
-        [LIVE_KEY, "rebuilds.>", "sources.>"]
     }
 
     /// The histories a source has had, if it was ever read.
@@ -241,12 +236,7 @@ impl Store {
         start: Start,
         state: &StreamState,
     ) -> Result<u64, SessionError> {
-        let key = format!(
-            "{}.start.{}.{}",
-            self.resource().key_prefix(),
-            stream.namespace,
-            stream.name
-        );
+        let key = self.resource().start_key(stream);
         loop {
             if let Some(entry) = present(self.counters.get(&key).await?)
                 && !planted(Bug::StartResolvedAgain)
@@ -330,7 +320,7 @@ impl Store {
 
     /// Whether nothing at all is in a key space, so that no row needs to be looked for.
     pub(crate) async fn is_empty(&self, space: &KeySpace) -> Result<bool, SessionError> {
-        let subject = format!("$KV.{}.{space}.>", self.rows.bucket());
+        let subject = self.rows.subject(&space.all_keys());
         Ok(self
             .nats
             .next_for_subject(self.rows.stream(), &subject, 0)

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::contract::{ProjectionWorkload, Workload};
 use tidemill_core::control::{ControlError, projection_verb};
-use tidemill_core::names::{PROJECTION_PARTITIONS, ResourceId};
+use tidemill_core::names::{POINTER_KEYS, PROJECTION_PARTITIONS, ResourceId};
 use tidemill_core::projection::KeySpace;
 use tidemill_nats::publish::IN_FLIGHT;
 use tidemill_nats::{Publisher, ReadFrom, Reader};
@@ -517,7 +517,7 @@ async fn ended(sessions: &mut [Running]) -> (usize, Result<End, SessionError>) {
 
 /// Tells whenever a pointer was written, by whomever.
 async fn watch_pointers(store: &Store) -> Result<Changes, SessionError> {
-    let filters = Store::pointer_keys().map(|key| format!("$KV.{}.{key}", store.rows.bucket()));
+    let filters = POINTER_KEYS.map(|key| store.rows.subject(key));
     let mut reader = Reader::open(
         &store.nats,
         store.rows.stream(),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tidemill_core::names::COUNTERS_BUCKET;
+use tidemill_core::names::{COUNTERS_BUCKET, ResourceId};
 use tidemill_nats::{KvBucket, KvError, KvWrite, Publisher};
 
 /// How often changed counters are written.
@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Counters {
     bucket: KvBucket,
-    prefix: String,
+    resource: ResourceId,
     changed: Arc<Mutex<BTreeMap<u16, Value>>>,
 }
 
@@ -24,7 +24,7 @@ impl Counters {
     pub fn start(context: &WorkerContext, publisher: &Publisher) -> Self {
         let counters = Counters {
             bucket: KvBucket::new(publisher, COUNTERS_BUCKET),
-            prefix: context.contract.resource.key_prefix(),
+            resource: context.contract.resource.clone(),
             changed: Arc::default(),
         };
         let writer = counters.clone();
@@ -57,7 +57,10 @@ impl Counters {
     /// # Errors
     /// [`KvError`]
     pub async fn read(&self, partition: u16) -> Result<Option<Value>, KvError> {
-        let entry = self.bucket.get(&self.key(partition)).await?;
+        let entry = self
+            .bucket
+            .get(&self.resource.counters_key(partition))
+            .await?;
         // Unreadable = nothing: they are derived, and the next write replaces them.
         Ok(entry
             .filter(|entry| !entry.deleted)
@@ -70,7 +73,7 @@ impl Counters {
         let mut sent = Vec::with_capacity(changed.len());
         for (partition, counters) in changed {
             let write = KvWrite {
-                key: self.key(partition),
+                key: self.resource.counters_key(partition),
                 value: Some(counters.to_string().into()),
                 ..KvWrite::default()
             };
@@ -82,10 +85,6 @@ impl Counters {
                 self.lock().entry(partition).or_insert(counters);
             }
         }
-    }
-
-    fn key(&self, partition: u16) -> String {
-        format!("{}.{partition}", self.prefix)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u16, Value>> {

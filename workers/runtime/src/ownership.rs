@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tidemill_core::names::{OWNERS_BUCKET, encode_token};
+use tidemill_core::names::{OWNERS_BUCKET, OwnerKey, ResourceId, pod_token};
 use tidemill_nats::{
     Guard, HeaderMap, KvBucket, KvEntry, KvError, KvReader, KvWrite, PublishError, Publisher,
 };
@@ -101,22 +101,14 @@ impl Ownership {
     pub fn start(context: &WorkerContext, publisher: &Publisher, partitions: u16) -> Self {
         let (sender, owned) = watch::channel(Owned::new());
         let release = CancellationToken::new();
-        let prefix = context.contract.resource.key_prefix();
-        // A name that is too long can't come from Kubernetes; its first bytes must do.
-        let token = encode_token(&context.pod).unwrap_or_else(|_| {
-            context
-                .pod
-                .bytes()
-                .take(60)
-                .map(|byte| format!("={byte:02X}"))
-                .collect()
-        });
+        let resource = context.contract.resource.clone();
+        let token = pod_token(&context.pod);
         let run = context.nats.client().new_inbox();
         let member = Member {
             context: context.clone(),
             bucket: KvBucket::new(publisher, OWNERS_BUCKET),
-            beat_key: format!("{prefix}.pod.{token}"),
-            prefix,
+            beat_key: resource.heartbeat_key(&token),
+            resource,
             token,
             run: run.rsplit('.').next().unwrap_or_default().to_owned(),
             partitions,
@@ -184,7 +176,7 @@ enum End {
 struct Member {
     context: WorkerContext,
     bucket: KvBucket,
-    prefix: String,
+    resource: ResourceId,
     /// The pod's name as a token of keys.
     token: String,
     /// Tells this process from another one of the same pod name.
@@ -284,7 +276,7 @@ impl Member {
         let clock = Instant::now();
         let at = || u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut view = View::new(&self.token);
-        let mut reader = self.bucket.watch(&self.prefix).await?;
+        let mut reader = self.bucket.watch(&self.resource.key_prefix()).await?;
         let mut batch = Vec::new();
         while reader.pending() > 0 {
             // What is pending may also expire instead of coming.
@@ -359,18 +351,11 @@ impl Member {
 
     fn apply(&mut self, view: &mut View, entries: &mut Vec<KvEntry>, at: u64) {
         for entry in entries.drain(..) {
-            let Some(key) = entry
-                .key
-                .strip_prefix(&self.prefix)
-                .and_then(|key| key.strip_prefix('.'))
-            else {
-                continue;
-            };
             let value = || serde_json::from_slice::<Value>(&entry.value).ok();
-            match key.split_once('.') {
-                Some(("pod", pod)) if entry.deleted => view.left(pod),
+            match self.resource.parse_owner_key(&entry.key) {
+                Some(OwnerKey::Heartbeat(pod)) if entry.deleted => view.left(pod),
                 // An own heartbeat is one of this process.
-                Some(("pod", pod))
+                Some(OwnerKey::Heartbeat(pod))
                     if pod != self.token || value().is_some_and(|value| value.run == self.run) =>
                 {
                     if pod == self.token {
@@ -378,11 +363,9 @@ impl Member {
                     }
                     view.beat(pod, at);
                 }
-                Some(("claim", partition)) => {
-                    if let Ok(partition) = partition.parse() {
-                        let pod = value().map(|value| value.pod).unwrap_or_default();
-                        view.claimed(partition, &pod, entry.revision);
-                    }
+                Some(OwnerKey::Claim(partition)) => {
+                    let pod = value().map(|value| value.pod).unwrap_or_default();
+                    view.claimed(partition, &pod, entry.revision);
                 }
                 _ => {}
             }
@@ -509,7 +492,7 @@ impl Member {
 
     fn claim(&self, partition: u16, expected: u64) -> KvWrite {
         KvWrite {
-            key: format!("{}.claim.{partition}", self.prefix),
+            key: self.resource.claim_key(partition),
             value: Some(self.value()),
             headers: HeaderMap::new(),
             guard: Guard::Revision(expected),

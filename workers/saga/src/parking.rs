@@ -4,8 +4,9 @@ use crate::engine::Engine;
 use crate::shard::header_pairs;
 use crate::trigger::{Session, TriggerReader, correlation_id};
 use std::time::Duration;
-use tidemill_core::names::encode_token;
-use tidemill_nats::{HeaderMap, Publish, PublishError, StoredMessage};
+use tidemill_core::names::{EventPosition, ParkedSubject};
+use tidemill_core::parked::{Failure, Kept, Parked};
+use tidemill_nats::{Publish, PublishError, StoredMessage, header_map};
 
 /// Pause before an event that can't be set aside is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -17,14 +18,17 @@ impl Session<'_> {
     /// The log refuses to hold a start (it is too large, for one): the event is set aside.
     pub(crate) async fn park_refused(&self, of: u16, sequence: u64, reason: &str) -> bool {
         let engine = &self.reader.engine;
-        let reason = format!("the log refuses the start: {reason}");
+        let failure = Failure::new(
+            "StartRefused",
+            format!("the log refuses the start: {reason}"),
+        );
         loop {
             match engine
                 .nats
                 .read_at(&self.reader.source.name, sequence)
                 .await
             {
-                Ok(Some(message)) => return self.park(&message, of, &reason).await,
+                Ok(Some(message)) => return self.park(&message, of, failure).await,
                 Ok(None) => {
                     tracing::error!(stream = %self.reader.key, sequence, reason, "an event can't be set aside: it has left its stream");
                     return true;
@@ -41,26 +45,13 @@ impl Session<'_> {
 
     /// Sets an event aside, with its reason. Tried until it is stored: the position must not pass it before. False if
     /// the worker is shutting down.
-    pub(crate) async fn park(&self, message: &StoredMessage, of: u16, reason: &str) -> bool {
+    pub(crate) async fn park(&self, message: &StoredMessage, of: u16, failure: Failure) -> bool {
         let TriggerReader {
             engine,
             key,
             source,
             ..
         } = self.reader;
-        let mut headers = HeaderMap::new();
-        for (name, value) in message
-            .headers
-            .as_ref()
-            .map(header_pairs)
-            .unwrap_or_default()
-        {
-            // The server's own headers would mean something to it again.
-            if !name.to_ascii_lowercase().starts_with("nats-") {
-                put(&mut headers, name, value);
-            }
-        }
-        self.put_reason(&mut headers, message, reason);
         // Of what is no event only the place is known.
         let event = self.reader.decode(message).ok();
         tracing::error!(
@@ -68,44 +59,50 @@ impl Session<'_> {
             sequence = message.sequence,
             event_id = event.as_ref().map(|event| event.id.as_str()),
             correlation_id = event.as_ref().map(correlation_id),
-            reason,
+            reason = failure.reason,
+            error = failure.message,
             "a trigger event is parked"
         );
         // Events of several streams, and of several lives of one stream, have the same sequences.
-        let stream = &source.stream;
-        let life = encode_token(&self.resolved.incarnation).unwrap_or_default();
-        let subject = format!(
-            "{}.{of}.{}.{}.{life}-{}.{}",
-            engine.resource.parked_prefix(&engine.root),
-            stream.namespace,
-            stream.name,
-            self.resolved.accepted,
-            message.sequence
-        );
-        let mut payload = message.payload.clone();
+        let position = EventPosition {
+            stream: source.stream.clone(),
+            incarnation: self.resolved.incarnation.clone(),
+            generation: self.resolved.accepted,
+            sequence: message.sequence,
+        };
+        let subject = ParkedSubject::Trigger {
+            partition: of,
+            position: position.clone(),
+        };
+        let subject = subject.to_subject(&engine.resource, &engine.root);
+        let headers = message.headers.as_ref().map(header_pairs);
+        let mut parked = Parked {
+            key_space: None,
+            position,
+            failure: Some(failure),
+            stored_at: message.stored_at,
+            kept: Kept::copy(
+                &message.subject,
+                &headers.unwrap_or_default(),
+                &message.payload,
+                engine.nats.max_payload(),
+            ),
+        };
         loop {
+            let (headers, payload) = parked.write();
             let publish = Publish {
-                headers: headers.clone(),
+                headers: header_map(headers),
                 // Parked twice it would be listed twice.
                 expected_last_subject_sequence: Some(0),
-                ..Publish::new(subject.clone(), payload.clone())
+                ..Publish::new(subject.clone(), payload)
             };
             match engine.publisher.publish(publish).await.await {
                 Ok(_) | Err(PublishError::Conflict) => return true,
-                // With our headers it is larger than messages may be. It still stands in its stream, where they say.
+                // With our headers it is larger than this stream takes. It still stands in its own.
                 Err(PublishError::Refused {
                     code: MESSAGE_TOO_LARGE | HEADERS_TOO_LARGE,
                     ..
-                }) if !payload.is_empty() => {
-                    payload.clear();
-                    headers = HeaderMap::new();
-                    self.put_reason(&mut headers, message, reason);
-                    put(
-                        &mut headers,
-                        "Tidemill-Left-Out",
-                        "payload and headers: too large",
-                    );
-                }
+                }) if parked.kept != Kept::InSource => parked.kept = Kept::InSource,
                 Err(error) => {
                     tracing::warn!(%error, "parking is tried again");
                     if pause(engine).await {
@@ -114,26 +111,6 @@ impl Session<'_> {
                 }
             }
         }
-    }
-}
-
-impl Session<'_> {
-    fn put_reason(&self, headers: &mut HeaderMap, message: &StoredMessage, reason: &str) {
-        put(headers, "Tidemill-Reason", reason);
-        put(headers, "Tidemill-Stream", &self.reader.key);
-        put(headers, "Tidemill-Subject", &message.subject);
-        put(headers, "Tidemill-Sequence", &message.sequence.to_string());
-    }
-}
-
-/// Adds a header; what can't be one is cleaned of what makes it none, or left out.
-fn put(headers: &mut HeaderMap, name: &str, value: &str) {
-    let value = value.replace(['\r', '\n'], " ");
-    if let (Ok(name), Ok(value)) = (
-        name.parse::<async_nats::header::HeaderName>(),
-        value.parse::<async_nats::header::HeaderValue>(),
-    ) {
-        headers.append(name, value);
     }
 }
 

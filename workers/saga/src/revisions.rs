@@ -61,7 +61,7 @@ impl Revisions {
     }
 
     fn key(&self, revision: &Revision) -> String {
-        format!("{}.{revision}", self.resource.key_prefix())
+        self.resource.revision_key(revision)
     }
 
     /// Stores the current definition, create-only, before any `s` names it.

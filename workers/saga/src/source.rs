@@ -66,11 +66,10 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(engine: &Engine, stream: &StreamRef, name: &str) -> Self {
-        let prefix = engine.resource.key_prefix();
         Source {
             nats: engine.nats.clone(),
             bucket: KvBucket::new(&engine.publisher, COUNTERS_BUCKET),
-            key: format!("{prefix}.start.{}.{}", stream.namespace, stream.name),
+            key: engine.resource.start_key(stream),
             stream: stream.clone(),
             name: name.to_owned(),
         }

@@ -29,7 +29,7 @@ pub(crate) struct Summaries {
     /// Whether any are written.
     wanted: bool,
     bucket: KvBucket,
-    prefix: String,
+    resource: ResourceId,
     partitions: u16,
     waiting: Mutex<HashMap<String, InstanceSummary>>,
     /// Revisions of what this worker wrote of instances that go on. Each write is guarded by the one before, so that what a frozen
@@ -52,7 +52,7 @@ impl Summaries {
         Summaries {
             wanted: workload.summaries,
             bucket: KvBucket::new(publisher, SUMMARIES_BUCKET),
-            prefix: resource.key_prefix(),
+            resource: resource.clone(),
             partitions: workload.partitions,
             waiting: Mutex::default(),
             revisions: Mutex::default(),
@@ -135,7 +135,7 @@ impl Summaries {
                 continue;
             }
             let known = self.known().get(&id).copied();
-            let key = format!("{}.{token}", self.prefix);
+            let key = self.resource.summary_key(&token);
             let write = KvWrite {
                 key: key.clone(),
                 value: Some(value.into()),
@@ -160,7 +160,7 @@ impl Summaries {
 
     /// Deletes what lists say of instances that a log which was set back to `end` no longer knows.
     pub(crate) async fn forget_unknown(&self, engine: &Engine, partitions: &[u16], end: u64) {
-        let entries = match self.bucket.entries(&self.prefix).await {
+        let entries = match self.bucket.entries(&self.resource.key_prefix()).await {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::warn!(%error, "lists may still show instances that the log no longer knows");

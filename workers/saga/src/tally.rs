@@ -14,7 +14,7 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Tally {
     bucket: KvBucket,
-    prefix: String,
+    resource: ResourceId,
     partitions: Mutex<BTreeMap<u16, Entry>>,
     /// What was known of partitions when they were released. A store that was set back, and took the ownership with it,
     /// knows less.
@@ -38,7 +38,7 @@ impl Tally {
         let bucket = KvBucket::new(publisher, COUNTERS_BUCKET);
         Tally {
             bucket,
-            prefix: resource.key_prefix(),
+            resource: resource.clone(),
             partitions: Mutex::default(),
             released: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
@@ -46,7 +46,7 @@ impl Tally {
     }
 
     fn key(&self, partition: u16) -> String {
-        format!("{}.{partition}", self.prefix)
+        self.resource.counters_key(partition)
     }
 
     /// Takes a partition on: what its last owner wrote of triggers holds; what comes from the fold begins at 0.

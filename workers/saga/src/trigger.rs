@@ -15,6 +15,7 @@ use tidemill_core::envelope::{DecodeError, Decoder, Event, RawMessage};
 use tidemill_core::expression::{Bindings, Bound, CompileError, Expression, Scope};
 use tidemill_core::json::Value;
 use tidemill_core::names::{LogKind, Run, encode_token, partition};
+use tidemill_core::parked::Failure;
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::saga::{Input, SourcePosition, Started};
 use tidemill_core::status::{ResolvedStart, TriggerCounters};
@@ -42,7 +43,7 @@ enum Meaning {
     /// No trigger matches.
     Skip,
     /// It can't be used; why.
-    Park(String),
+    Park(Failure),
 }
 
 struct CompiledTrigger {
@@ -217,7 +218,10 @@ impl TriggerReader {
     fn meaning(&self, message: &StoredMessage) -> (Meaning, Option<Event>) {
         match self.decode(message) {
             Ok(event) => (self.match_triggers(&event), Some(event)),
-            Err(error) => (Meaning::Park(error.in_full()), None),
+            Err(error) => (
+                Meaning::Park(Failure::new("Undecodable", error.in_full())),
+                None,
+            ),
         }
     }
 
@@ -256,18 +260,25 @@ impl TriggerReader {
             {
                 Some(Ok(false)) => continue,
                 Some(Err(error)) => {
-                    return Meaning::Park(format!("startOn[{}].when: {error}", trigger.index));
+                    let message = format!("startOn[{}].when: {error}", trigger.index);
+                    return Meaning::Park(Failure::new(error.reason(), message));
                 }
                 None | Some(Ok(true)) => {}
             }
             return match trigger.id.evaluate(&bindings) {
                 Ok(Value::String(id)) if !id.is_empty() => Meaning::Start(id.to_string()),
                 Ok(id @ (Value::Number(_) | Value::Bool(_))) => Meaning::Start(id.to_json()),
-                Ok(_) => Meaning::Park(format!(
-                    "startOn[{}].id: gives neither text nor a number, or nothing",
-                    trigger.index
-                )),
-                Err(error) => Meaning::Park(format!("startOn[{}].id: {error}", trigger.index)),
+                Ok(_) => {
+                    let message = format!(
+                        "startOn[{}].id: gives neither text nor a number, or nothing",
+                        trigger.index
+                    );
+                    Meaning::Park(Failure::new("KeyType", message))
+                }
+                Err(error) => {
+                    let message = format!("startOn[{}].id: {error}", trigger.index);
+                    Meaning::Park(Failure::new(error.reason(), message))
+                }
             };
         }
         Meaning::Skip
@@ -296,7 +307,10 @@ impl Session<'_> {
         };
         let (meaning, token) = match token {
             Ok(token) => (meaning, token),
-            Err(error) => (Meaning::Park(format!("id: {error}")), "=".to_owned()),
+            Err(error) => {
+                let failure = Failure::new("KeyTooLong", format!("id: {error}"));
+                (Meaning::Park(failure), "=".to_owned())
+            }
         };
         let of = partition(&token, engine.workload.partitions);
         let Some(&already) = self.begin.get(&of) else {
@@ -322,9 +336,9 @@ impl Session<'_> {
                 self.start(id, event, of, message.sequence, done.clone());
                 return true;
             }
-            (Meaning::Park(reason), _) => {
+            (Meaning::Park(failure), _) => {
                 self.frontier.begin(of, message.sequence, message.stored_at);
-                if self.park(message, of, &reason).await {
+                if self.park(message, of, failure).await {
                     let dealt = Dealt {
                         parked: 1,
                         ..Dealt::SEEN

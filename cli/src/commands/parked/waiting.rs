@@ -2,21 +2,14 @@
 
 use crate::error::{CliError, Result, chain};
 use std::collections::BTreeMap;
-use tidemill_core::names::{Kind, ResourceId, decode_token};
-use tidemill_core::projection::parked::{
-    ERROR_HEADER, Entry, FOLLOWER, ORIGINAL_PREFIX, PARKED_HEADER, SUBJECT_HEADER,
-};
-use tidemill_core::projection::{KEYLESS_TOKEN, POSITION_HEADER, REVISION_HEADER};
+use tidemill_core::names::{KEYLESS_TOKEN, Kind, ParkedSubject, ResourceId, decode_token};
+use tidemill_core::parked::{Kept, Parked};
 use tidemill_nats::{Nats, ReadError, ReadFrom, Reader, StoredMessage};
 
 /// Messages taken at once.
 const BATCH: usize = 500;
 /// Reason of what no worker has written.
 const FOREIGN: &str = "Foreign";
-/// Headers of what a saga's trigger has set aside.
-const TRIGGER_REASON: &str = "Tidemill-Reason";
-const TRIGGER_STREAM: &str = "Tidemill-Stream";
-const TRIGGER_SEQUENCE: &str = "Tidemill-Sequence";
 
 /// One event that waits.
 #[derive(Clone, Debug)]
@@ -68,10 +61,8 @@ pub(super) async fn read(nats: &Nats, resource: &ResourceId) -> Result<Vec<Waiti
         .map_err(|error| failed(&error))?
         > 0
     {
-        found.extend(batch.drain(..).map(|message| match resource.kind {
-            Kind::Projection => of_projection(&message, &stream),
-            Kind::Saga => of_saga(&message, &stream),
-        }));
+        let read = |message: StoredMessage| of(&message, resource, nats.root());
+        found.extend(batch.drain(..).map(read));
     }
     Ok(found)
 }
@@ -86,50 +77,47 @@ pub(super) fn by_key(waiting: Vec<Waiting>) -> Vec<(Waiting, usize)> {
     keys.into_values().collect()
 }
 
-fn of_projection(message: &StoredMessage, stream: &str) -> Waiting {
-    let header = |name: &str| header(message, name);
-    let token = message.subject.rsplit('.').next().unwrap_or_default();
-    let key = match decode_token(token) {
-        _ if token == KEYLESS_TOKEN => KEYLESS_TOKEN.to_owned(),
-        Ok(key) => key,
-        Err(_) => return foreign(message, stream, "its subject ends with no key"),
+fn of(message: &StoredMessage, resource: &ResourceId, root: &str) -> Waiting {
+    let foreign = |why: &str| foreign(message, &resource.parked_stream(), why);
+    let parked = match Parked::read(&pairs(message), &message.payload) {
+        Ok(parked) => parked,
+        Err(error) => return foreign(&error.to_string()),
     };
-    if let Err(error) = Entry::recognise(|name| borrowed_header(message, name)) {
-        return foreign(message, stream, &error.to_string());
-    }
-    let reason = header(PARKED_HEADER).unwrap_or_default();
+    let key = match ParkedSubject::parse(&message.subject, resource, root) {
+        Some(ParkedSubject::Trigger { position, .. }) => format!("event {}", position.sequence),
+        Some(ParkedSubject::Row { token, .. }) if token == KEYLESS_TOKEN => token,
+        Some(ParkedSubject::Row { token, .. }) => match decode_token(&token) {
+            Ok(key) => key,
+            Err(_) => return foreign("its subject ends with no key"),
+        },
+        None => return foreign("its subject is none that a worker uses"),
+    };
+    let key_space = match (resource.kind, &parked.key_space) {
+        (Kind::Saga, _) => String::new(),
+        (Kind::Projection, Some(key_space)) => key_space.to_string(),
+        (Kind::Projection, None) => return foreign("it says not which rows it waits for"),
+    };
     Waiting {
         key,
-        key_space: header(REVISION_HEADER).unwrap_or_default(),
-        failure: (reason != FOLLOWER).then(|| (reason, header(ERROR_HEADER).unwrap_or_default())),
-        position: header(POSITION_HEADER).unwrap_or_default(),
+        key_space,
+        failure: parked
+            .failure
+            .map(|failure| (failure.reason, failure.message)),
+        position: parked.position.to_string(),
         since: message.stored_at.millis(),
-        event: header(SUBJECT_HEADER).map(|subject| copied(message, subject, original)),
-        foreign: false,
-    }
-}
-
-fn of_saga(message: &StoredMessage, stream: &str) -> Waiting {
-    let header = |name: &str| header(message, name);
-    let (Some(source), Some(sequence), Some(reason)) = (
-        header(TRIGGER_STREAM),
-        header(TRIGGER_SEQUENCE).filter(|sequence| sequence.parse::<u64>().is_ok()),
-        header(TRIGGER_REASON),
-    ) else {
-        return foreign(
-            message,
-            stream,
-            "it has no headers that say where it is from",
-        );
-    };
-    let own = |name: &str| (!name.starts_with("Tidemill-")).then(|| name.to_owned());
-    Waiting {
-        key: format!("event {sequence}"),
-        key_space: String::new(),
-        failure: Some(("NotStarted".to_owned(), reason)),
-        position: format!("{source}:{sequence}"),
-        since: message.stored_at.millis(),
-        event: header("Tidemill-Subject").map(|subject| copied(message, subject, own)),
+        event: match parked.kept {
+            Kept::InSource => None,
+            Kept::Copied {
+                subject,
+                headers,
+                payload,
+            } => Some(Copied {
+                subject,
+                headers,
+                payload,
+                stored_at: message.stored_at,
+            }),
+        },
         foreign: false,
     }
 }
@@ -146,41 +134,23 @@ fn foreign(message: &StoredMessage, stream: &str, why: &str) -> Waiting {
         failure: Some((FOREIGN.to_owned(), words)),
         position: format!("{stream}:{sequence}"),
         since: message.stored_at.millis(),
-        event: Some(copied(message, message.subject.to_string(), |name| {
-            Some(name.to_owned())
-        })),
+        event: Some(Copied {
+            subject: message.subject.to_string(),
+            headers: pairs(message)
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            payload: message.payload.to_vec(),
+            stored_at: message.stored_at,
+        }),
         foreign: true,
     }
 }
 
-fn original(name: &str) -> Option<String> {
-    let (prefix, rest) = name.split_at_checked(ORIGINAL_PREFIX.len())?;
-    prefix
-        .eq_ignore_ascii_case(ORIGINAL_PREFIX)
-        .then(|| rest.to_owned())
-}
-
-fn copied(
-    message: &StoredMessage,
-    subject: String,
-    own: impl Fn(&str) -> Option<String>,
-) -> Copied {
-    let all = message.headers.iter().flat_map(|headers| headers.iter());
-    let headers = all.filter_map(|(name, values)| {
-        Some((own(name.as_ref())?, values.first()?.as_str().to_owned()))
-    });
-    Copied {
-        subject,
-        headers: headers.collect(),
-        payload: message.payload.to_vec(),
-        stored_at: message.stored_at,
-    }
-}
-
-fn header(message: &StoredMessage, name: &str) -> Option<String> {
-    borrowed_header(message, name).map(str::to_owned)
-}
-
-fn borrowed_header<'a>(message: &'a StoredMessage, name: &str) -> Option<&'a str> {
-    Some(message.headers.as_ref()?.get(name)?.as_str())
+/// Headers; of several values of one name the first.
+fn pairs(message: &StoredMessage) -> Vec<(&str, &str)> {
+    let headers = message.headers.iter().flat_map(|headers| headers.iter());
+    headers
+        .filter_map(|(name, values)| Some((name.as_ref(), values.first()?.as_str())))
+        .collect()
 }

@@ -119,7 +119,7 @@ impl Session {
                 kept_at,
                 source,
                 position,
-                reason: entry.failure.map(|(reason, _)| reason.into()),
+                reason: entry.failure.map(|failure| failure.reason.into()),
             };
             if decided || in_row || !self.parked.add(&token, waiting) {
                 superfluous.push(kept_at);

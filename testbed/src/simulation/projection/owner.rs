@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidemill_core::definition::ProjectionPolicy;
 use tidemill_core::envelope::Event;
 use tidemill_core::names::PROJECTION_PARTITIONS;
+use tidemill_core::parked::{Failure, Kept};
 use tidemill_core::projection::parked::{
-    Admission, Consequence, Entry, Kept, ParkedKeys, Waiting, admit, consequence,
+    Admission, Consequence, Entry, ParkedKeys, Waiting, admit, consequence,
 };
 use tidemill_core::projection::{
     Checkpoint, FoldError, Folded, Position, Row, SourceCheckpoint, Tally, Touch, event_partition,
@@ -306,11 +307,14 @@ impl Session {
             }
         }
         world.count(if error.is_some() { "parked" } else { "follow" });
+        let Some(of) = world.sources.get(source) else {
+            return;
+        };
         let entry = Entry {
             key_space: world.space.clone(),
             source,
             position,
-            failure: error.as_ref().map(Entry::failure_of),
+            failure: error.as_ref().map(Failure::from),
             stored_at: event.stored_at,
             kept: Kept::InSource,
         };
@@ -327,7 +331,7 @@ impl Session {
             message: ParkedMessage {
                 partition: touch.partition,
                 token,
-                headers: entry.write(&world.sources).0,
+                headers: entry.to_parked(of).write().0,
             },
         });
     }

@@ -4,9 +4,9 @@ use super::cache::{Cached, Place};
 use super::{Session, finished};
 use crate::error::SessionError;
 use std::time::Duration;
-use tidemill_core::names::{PROJECTION_PARTITIONS, partition};
+use tidemill_core::names::{PROJECTION_PARTITIONS, headers, partition};
 use tidemill_core::planted::{Bug, planted};
-use tidemill_core::projection::{KeySpace, POSITION_HEADER, Position, REVISION_HEADER, Sources};
+use tidemill_core::projection::{KeySpace, Position, Sources};
 use tidemill_nats::kv::{Guard, KvWrite};
 use tidemill_nats::{HeaderMap, KvBucket, PendingAck, Publish, PublishError, Publisher};
 use tokio_util::task::AbortOnDropHandle;
@@ -210,8 +210,8 @@ fn write_of(space: &KeySpace, sources: &Sources, cached: &Cached) -> KvWrite {
         ..
     } = cached;
     let mut headers = HeaderMap::new();
-    headers.insert(POSITION_HEADER, sources.write(row.positions()));
-    headers.insert(REVISION_HEADER, space.revision.as_str());
+    headers.insert(headers::POSITION, sources.write(row.positions()));
+    headers.insert(headers::REVISION, space.revision.as_str());
     KvWrite {
         key: space.row_key(token),
         value: row.exists().then(|| row.value().into()),

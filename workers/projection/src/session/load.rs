@@ -282,7 +282,7 @@ impl Session {
                     kept_at: message.sequence,
                     source: entry.source,
                     position: entry.position,
-                    reason: entry.failure.map(|(reason, _)| reason.into()),
+                    reason: entry.failure.map(|failure| failure.reason.into()),
                 };
                 let decided =
                     self.decisions

@@ -27,15 +27,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::definition::{ProjectionDefinition, ProjectionPolicy};
+use tidemill_core::names::{ParkedSubject, headers};
+use tidemill_core::parked::{Failure, Kept};
 use tidemill_core::projection::parked::{
-    Admission, Consequence, Entry, Kept, ParkedKeys, StopReason, Waiting, admit, consequence,
+    Admission, Consequence, Entry, ParkedKeys, StopReason, Waiting, admit, consequence,
 };
 use tidemill_core::projection::{
-    Checkpoint, FoldError, Folded, KeySpace, POSITION_HEADER, Position, Projection, Row,
-    SourceCheckpoint, Sources, Touch, event_partition,
+    Checkpoint, FoldError, Folded, KeySpace, Position, Projection, Row, SourceCheckpoint, Sources,
+    Touch, event_partition,
 };
 use tidemill_nats::kv::{Guard, KvWrite};
-use tidemill_nats::{ConnectionStatus, HeaderMap, KvEntry, Publish};
+use tidemill_nats::{ConnectionStatus, KvEntry, Publish, header_map};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -57,8 +59,6 @@ const LEFT_OUT_SAID_MAX: u32 = 100;
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(200);
 /// How often ages and intervals are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// Room for the headers of a parked event in the server's largest message.
-const PARKED_HEADERS_MAX: usize = 4096;
 
 /// What a session is to do.
 #[derive(Clone, Debug)]
@@ -453,37 +453,30 @@ impl Session {
     fn park(&mut self, event: &Incoming, touch: &Touch, error: Option<&FoldError>) {
         let message = &event.message;
         let headers = intake::borrowed_headers(message.headers.as_ref());
-        let size = message.payload.len()
-            + headers
-                .iter()
-                .map(|(name, value)| name.len() + value.len() + 20)
-                .sum::<usize>();
-        let kept = match size + PARKED_HEADERS_MAX < self.store.nats.max_payload() {
-            true => Kept::Copied {
-                subject: message.subject.to_string(),
-                headers: headers
-                    .into_iter()
-                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                    .collect(),
-                payload: message.payload.to_vec(),
-            },
-            false => Kept::InSource,
+        let Some(source) = self.sources.get(event.source) else {
+            // What is read comes from these sources.
+            return;
         };
+        let kept = Kept::copy(
+            &message.subject,
+            &headers,
+            &message.payload,
+            self.store.nats.max_payload(),
+        );
         let entry = Entry {
             key_space: self.space.clone(),
             source: event.source,
             position: event.position,
-            failure: error.map(Entry::failure_of),
+            failure: error.map(Failure::from),
             stored_at: message.stored_at,
             kept,
         };
-        let (headers, payload) = entry.write(&self.sources);
-        let subject = format!(
-            "{}.{}.{}",
-            self.store.resource().parked_prefix(self.store.nats.root()),
-            touch.partition,
-            touch.token
-        );
+        let (headers, payload) = entry.to_parked(source).write();
+        let subject = ParkedSubject::Row {
+            partition: touch.partition,
+            token: touch.token.to_string(),
+        };
+        let subject = subject.to_subject(self.store.resource(), self.store.nats.root());
         let publish = Publish {
             headers: header_map(headers),
             ..Publish::new(subject, payload)
@@ -623,7 +616,7 @@ fn read_row(sources: &Sources, entry: &KvEntry) -> Result<Row, SessionError> {
     let positions = entry
         .headers
         .as_ref()
-        .and_then(|headers| headers.get(POSITION_HEADER))
+        .and_then(|headers| headers.get(headers::POSITION))
         .map_or("", |value| value.as_str());
     let row = match entry.deleted {
         true => Row::read_deleted(sources, positions),
@@ -636,18 +629,4 @@ fn read_row(sources: &Sources, entry: &KvEntry) -> Result<Row, SessionError> {
         }
         .into()
     })
-}
-
-/// Headers as the client wants them. What can't be a header, of an event that was stored with it, can't be there.
-fn header_map(headers: Vec<(String, String)>) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        if let (Ok(name), Ok(value)) = (
-            name.parse::<async_nats::header::HeaderName>(),
-            value.parse::<async_nats::header::HeaderValue>(),
-        ) {
-            map.append(name, value);
-        }
-    }
-    map
 }

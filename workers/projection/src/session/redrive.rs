@@ -6,14 +6,15 @@ use super::{Halted, Session};
 use crate::error::SessionError;
 use std::collections::BTreeSet;
 use tidemill_core::control::{Accepted, ControlError};
-use tidemill_core::names::{PROJECTION_PARTITIONS, partition};
+use tidemill_core::names::{KEYLESS_TOKEN, PROJECTION_PARTITIONS, decision_key, partition};
+use tidemill_core::parked::Kept;
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::projection::parked::{
-    Decision, DecisionKind, Entry, Kept, Redriven, Waiting, redriven,
+    Decision, DecisionKind, Entry, Redriven, Waiting, redriven,
 };
-use tidemill_core::projection::{KEYLESS_TOKEN, Position, Positions, decision_key};
+use tidemill_core::projection::{Position, Positions};
 use tidemill_core::timestamp::Timestamp;
-use tidemill_nats::StoredMessage;
+use tidemill_nats::{StoredMessage, header_map};
 use tokio::sync::oneshot;
 
 /// What a person wants done about parked keys.
@@ -287,7 +288,7 @@ impl Session {
                 subject: subject.into(),
                 sequence: entry.position.sequence,
                 stored_at: entry.stored_at,
-                headers: Some(super::header_map(headers)),
+                headers: Some(header_map(headers)),
                 payload: payload.into(),
                 pending: 0,
             },

@@ -4,7 +4,7 @@ use crate::support::*;
 use serde_json::json;
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::envelope::Event;
-use tidemill_core::projection::{POSITION_HEADER, REVISION_HEADER};
+use tidemill_core::names::headers::{POSITION, REVISION};
 use tidemill_nats::provision::{Mark, StreamPlan, ensure};
 use tidemill_nats::{Guard, HeaderMap, KvWrite, Publish};
 use tidemill_testbed::eventually;
@@ -58,10 +58,10 @@ async fn rows_are_those_of_the_events() {
     assert!(entries.values().any(|entry| entry.deleted));
     for entry in entries.values() {
         let headers = entry.headers.as_ref().unwrap();
-        let position = headers.get(POSITION_HEADER).unwrap().as_str();
+        let position = headers.get(POSITION).unwrap().as_str();
         assert!(position.starts_with("shop/orders=orders-1:"), "{position}");
         assert_eq!(
-            headers.get(REVISION_HEADER).unwrap().as_str(),
+            headers.get(REVISION).unwrap().as_str(),
             definition.revision().as_str()
         );
         assert_eq!(entry.deleted, headers.get("KV-Operation").is_some());
@@ -303,8 +303,8 @@ async fn a_stalled_owner_overwrites_nothing_of_its_successor() {
     world.expect_reference("the owner's row", &definition).await;
     // The successor has read on, to the third event.
     let mut headers = HeaderMap::new();
-    headers.insert(POSITION_HEADER, "shop/orders=orders-1:3");
-    headers.insert(REVISION_HEADER, definition.revision().as_str());
+    headers.insert(POSITION, "shop/orders=orders-1:3");
+    headers.insert(REVISION, definition.revision().as_str());
     let of_successor = r#"{"by":"successor","n":3}"#;
     let write = KvWrite {
         key: format!("{}.k", definition.revision()),

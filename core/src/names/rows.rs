@@ -3,22 +3,25 @@
 //! | key | holds |
 //! |---|---|
 //! | `<key space>.<row token>` | a row |
-//! | `<key space>._.<partition>` | a [`super::Checkpoint`] |
+//! | `<key space>._.<partition>` | a [`crate::projection::Checkpoint`] |
 //! | `live` | the key space that readers follow, as text |
-//! | `sources.<namespace>.<stream>` | the [`super::Lineage`] of a source |
+//! | `sources.<namespace>.<stream>` | the [`crate::projection::Lineage`] of a source |
 //! | `rebuilds.<revision>` | how often this revision was rebuilt, as a decimal number |
 //! | `rebuilds.<key space>.accepted` | a person accepted that these rows lack what the sources no longer hold |
-//! | `decisions.<namespace>.<stream>.<generation>.<sequence>.<row token>` | a [`super::Decision`] |
+//! | `decisions.<namespace>.<stream>.<generation>.<sequence>.<row token>` | a [`crate::projection::parked::Decision`] |
 //!
 //! A key space is the revision, followed by `-<n>` after its n-th rebuild; it is hexadecimal, so no other key begins like one.
 
-use super::position::Position;
+use super::position::number;
 use crate::definition::{Revision, StreamRef};
 use crate::planted::{Bug, planted};
+use crate::projection::Position;
 use std::fmt;
 
 /// The pointer that readers follow: its value is the text of the [`KeySpace`] whose rows are to be read.
 pub const LIVE_KEY: &str = "live";
+/// Keys, with wildcards, whose change may change which rows are folded and read: [`LIVE_KEY`], [`rebuild_key`] and [`source_key`].
+pub const POINTER_KEYS: [&str; 3] = [LIVE_KEY, "rebuilds.>", "sources.>"];
 /// First token of the keys of decisions; all of them match `decisions.>`.
 pub const DECISIONS_PREFIX: &str = "decisions";
 /// Token that stands for all events that have no key, or are no events; no key is encoded like this.
@@ -43,6 +46,12 @@ impl KeySpace {
         format!("{self}.{token}")
     }
 
+    /// Matches every key of this key space.
+    #[must_use]
+    pub fn all_keys(&self) -> String {
+        format!("{self}.>")
+    }
+
     /// Key of a partition's checkpoint.
     #[must_use]
     pub fn checkpoint_key(&self, partition: u16) -> String {
@@ -54,12 +63,9 @@ impl KeySpace {
     pub fn parse(text: &str) -> Option<KeySpace> {
         let (revision, rebuild) = match text.split_once('-') {
             None => (text, 0),
-            Some((revision, number)) => (
+            Some((revision, rebuild)) => (
                 revision,
-                number
-                    .parse()
-                    .ok()
-                    .filter(|n: &u32| *n > 0 && n.to_string() == number)?,
+                u32::try_from(number(rebuild)?).ok().filter(|n| *n > 0)?,
             ),
         };
         Some(KeySpace {
@@ -119,8 +125,8 @@ pub fn parse_decision_key(key: &str) -> Option<(StreamRef, Position, &str)> {
     let mut part = || tokens.next().filter(|token| !token.is_empty());
     let (namespace, name) = (part()?.to_owned(), part()?.to_owned());
     let position = Position {
-        generation: part()?.parse().ok()?,
-        sequence: part()?.parse().ok()?,
+        generation: u32::try_from(number(part()?)?).ok()?,
+        sequence: number(part()?)?,
     };
     let token = part()?;
     tokens
@@ -200,7 +206,9 @@ mod tests {
 
         #[test]
         fn no_key_panics(key in "decisions(\\.[a-z0-9]{0,3}){0,7}|\\PC{0,30}") {
-            let _ = parse_decision_key(&key);
+            if let Some((stream, position, token)) = parse_decision_key(&key) {
+                prop_assert_eq!(decision_key(&stream, position, token), key.clone());
+            }
             let _ = KeySpace::parse(&key);
         }
     }
