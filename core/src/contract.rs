@@ -1,6 +1,8 @@
 //! What a worker is told: one versioned JSON file. Workers know no other configuration and no Kubernetes.
 
-use crate::definition::{ProjectionDefinition, ProjectionPolicy, SagaDefinition, Start, StreamRef};
+use crate::definition::{
+    Action, ProjectionDefinition, ProjectionPolicy, SagaDefinition, Start, StreamRef,
+};
 use crate::names::{ResourceId, SUBJECT_ROOT};
 use serde::{Deserialize, Serialize};
 
@@ -269,9 +271,16 @@ impl Contract {
             ),
             Workload::Saga(workload) => {
                 let definition = &workload.definition;
-                let publishes = definition
-                    .on_completed
-                    .iter()
+                let actions = definition.steps.iter().flat_map(|step| {
+                    let compensation = step.compensation.as_ref();
+                    [Some(&step.action), compensation.map(|back| &back.action)]
+                });
+                let publishes = actions.flatten().filter_map(|action| match action {
+                    Action::Publish(publish) => Some(publish),
+                    Action::Request { .. } | Action::Http { .. } => None,
+                });
+                let publishes = publishes
+                    .chain(&definition.on_completed)
                     .chain(&definition.on_compensated);
                 let named = definition.triggers.iter().map(|trigger| &trigger.stream);
                 (

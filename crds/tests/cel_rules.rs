@@ -168,6 +168,8 @@ fn what_is_changed() {
     const STORAGE: &str = "spec: storage can't be changed after creation: JetStream can't move a stream between disk and memory; make another EventStream";
     const MIRROR: &str = "spec: mirror can't be changed, added or removed after creation: a stream is a mirror from its creation; make another EventStream";
     const NATS: &str = "spec: natsRef can't be changed, added or removed after creation: the events are where the old connection leads; make another EventStream";
+    const NATS_OF_ROWS: &str = "spec: natsRef can't be changed, added or removed after creation: the rows are where the old connection leads; make another Projection";
+    const NATS_OF_INSTANCES: &str = "spec: natsRef can't be changed, added or removed after creation: the instances are where the old connection leads; make another Saga";
     const BUCKET: &str = "spec: sink.kv.bucket can't be changed, added or removed after creation: readers know the old bucket; make another Projection";
     const PARTITIONS: &str = "spec: partitions can't be changed after creation: each instance is in the partition that its id hashes to; make another Saga";
     const LOG: &str = "spec: log.streamName can't be changed, added or removed after creation: the instances are in the old stream; make another Saga";
@@ -188,6 +190,19 @@ fn what_is_changed() {
             MIRROR,
         ),
         (E, "natsRef: {name: a}", "natsRef: {name: b}", NATS),
+        (P, "natsRef: {name: a}", "natsRef: {name: b}", NATS_OF_ROWS),
+        (P, "natsRef: {name: a}", "natsRef: {name: a}", ""),
+        (P, "", "natsRef: {name: a}", NATS_OF_ROWS),
+        (P, "natsRef: {name: a}", "", NATS_OF_ROWS),
+        (
+            S,
+            "natsRef: {name: a}",
+            "natsRef: {name: b}",
+            NATS_OF_INSTANCES,
+        ),
+        (S, "natsRef: {name: a}", "natsRef: {name: a}", ""),
+        (S, "", "natsRef: {name: a}", NATS_OF_INSTANCES),
+        (S, "natsRef: {name: a}", "", NATS_OF_INSTANCES),
         (E, "replicas: 1", "replicas: 3", ""),
         (P, "sink: {kv: {}}", "sink: {kv: {maxBytes: 1Gi}}", ""),
         (

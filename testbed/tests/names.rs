@@ -41,7 +41,7 @@ fn names_are_written_where_they_belong() {
             "workers/*/src",
             "cli/src",
         ])
-        .current_dir(&root)
+        .current_dir(root)
         .output()
         .unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
