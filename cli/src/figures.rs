@@ -27,10 +27,14 @@ pub(crate) struct ProjectionFigures {
     pub(crate) matched: u64,
     /// Events that none matched.
     pub(crate) skipped: u64,
-    /// Events not folded yet.
-    pub(crate) lag: u64,
+    /// Events not folded yet; unknown where nobody looks.
+    pub(crate) lag: Option<u64>,
     /// Keys parked now.
     pub(crate) parked_keys: u64,
+    /// Events left out: `onError: Skip`, or a person's decision.
+    pub(crate) left_out: u64,
+    /// Events that were gone from the stream before they were folded.
+    pub(crate) gone: u64,
 }
 
 /// Figures of a Saga.
@@ -69,7 +73,7 @@ impl Figures {
     /// All zero.
     pub(crate) fn none(kind: Kind) -> Self {
         match kind {
-            Kind::Projection => Figures::Projection(ProjectionFigures::default()),
+            Kind::Projection => Figures::Projection(ProjectionFigures::none()),
             Kind::Saga => Figures::Saga(SagaFigures::default()),
         }
     }
@@ -80,7 +84,7 @@ impl Figures {
         match kind {
             Kind::Projection => {
                 let read = partitions.filter_map(|bytes| serde_json::from_slice(bytes).ok());
-                Figures::Projection(read.fold(ProjectionFigures::default(), ProjectionFigures::and))
+                Figures::Projection(read.fold(ProjectionFigures::none(), ProjectionFigures::and))
             }
             Kind::Saga => {
                 let read = partitions.filter_map(|bytes| serde_json::from_slice(bytes).ok());
@@ -129,6 +133,14 @@ impl Figures {
 }
 
 impl ProjectionFigures {
+    /// Nothing was counted.
+    fn none() -> Self {
+        ProjectionFigures {
+            lag: Some(0),
+            ..ProjectionFigures::default()
+        }
+    }
+
     fn and(mut self, counters: ProjectionCounters) -> Self {
         self.seen += counters.seen;
         self.matched += counters.matched;
@@ -136,17 +148,33 @@ impl ProjectionFigures {
         self.parked_keys += counters.parked_keys;
         // Each partition tells the lag of the whole stream as it was when it was written.
         let lag: u64 = counters.sources.values().map(|source| source.lag).sum();
-        self.lag = self.lag.max(lag);
+        self.lag = self.lag.max(Some(lag));
+        self.left_out += counters.left_out;
+        // The same of the whole stream.
+        self.gone = self.gone.max(counters.gone);
         self
     }
 
     fn detail(&self) -> String {
-        let mut text = format!("lag {}", grouped(self.lag));
+        let mut text = match self.lag {
+            Some(lag) => format!("lag {}", grouped(lag)),
+            None => "lag unknown".to_owned(),
+        };
         if self.parked_keys > 0 {
             text.push_str(&format!(", {} parked", count(self.parked_keys, "key")));
         }
+        for loss in losses(self.left_out, self.gone) {
+            text.push_str(&format!(", {loss}"));
+        }
         text
     }
+}
+
+/// What rows lack, in words; nothing if they have it all.
+pub(crate) fn losses(left_out: u64, gone: u64) -> impl Iterator<Item = String> {
+    let left_out = (left_out > 0).then(|| format!("{} left out", count(left_out, "event")));
+    let gone = (gone > 0).then(|| format!("{} gone before they were folded", count(gone, "event")));
+    left_out.into_iter().chain(gone)
 }
 
 impl SagaFigures {
@@ -235,11 +263,11 @@ mod tests {
     #[test]
     fn partitions_are_summed() {
         let one = br#"{"seen": 3, "matched": 2, "skipped": 1, "sources": {"a/b": {"lag": 7}}}"#;
-        let other = br#"{"seen": 1, "matched": 1, "parkedKeys": 2, "sources": {"a/b": {"lag": 4}}, "fieldOfALaterVersion": 1}"#;
+        let other = br#"{"seen": 1, "matched": 1, "parkedKeys": 2, "leftOut": 3, "gone": 80, "sources": {"a/b": {"lag": 4}}, "fieldOfALaterVersion": 1}"#;
         let figures = Figures::sum(Kind::Projection, [&one[..], &other[..], &b"nonsense"[..]]);
         assert_eq!(
             figures.line(),
-            "seen 4, matched 3, skipped 1, lag 7, 2 keys parked"
+            "seen 4, matched 3, skipped 1, lag 7, 2 keys parked, 3 events left out, 80 events gone before they were folded"
         );
         let one = br#"{"started": 2, "completed": 1, "running": 1, "triggers": {"a/b": {"seen": 5, "matched": 2, "skipped": 3}}}"#;
         let figures = Figures::sum(Kind::Saga, [&one[..], &one[..]]);

@@ -344,5 +344,39 @@ async fn rows_are_queried_and_parked_keys_are_decided() {
     );
     assert_eq!(rows.as_array().unwrap().len(), 3);
     insta::assert_snapshot!("rows_and_parked_keys", seen);
+
+    // What waits for rows that nobody reads any more is nobody's trouble.
+    publish(&shell, "o-5", "{}");
+    let decidable = |ran: &Ran| {
+        let listed = ran.json();
+        let of = |one: &serde_json::Value| one["decidable"] == true && one["key"] == "o-5";
+        listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| of(one))
+            .count()
+    };
+    let list = "parked list status -o json";
+    let led = |number: u32| {
+        let live = format!("-{number}");
+        let is = move |one: &serde_json::Value| {
+            one["live"].as_str().is_some_and(|of| of.ends_with(&live)) && one["building"].is_null()
+        };
+        move |ran: &Ran| ran.json().as_array().unwrap().iter().any(&is)
+    };
+    until(&shell, "projection list -o json", led(1)).await;
+    until(&shell, list, |ran| decidable(ran) == 1).await;
+    shell.run("projection rebuild status").ok();
+    until(&shell, "projection list -o json", led(2)).await;
+    let listed = shell.run(list).ok();
+    assert_eq!(decidable(&listed), 1, "{}", listed.seen());
+    let shown = shell.run("parked show status o-5 -o json").ok();
+    assert_eq!(
+        shown.json().as_array().unwrap().len(),
+        1,
+        "{}",
+        shown.seen()
+    );
     dev.stop().await;
 }

@@ -111,7 +111,8 @@ struct Listed {
     running: bool,
     #[serde(flatten)]
     status: ProjectionStatus,
-    lag: u64,
+    /// Events that wait; absent where nobody knows.
+    lag: Option<u64>,
 }
 
 async fn list(nats: &Nats, context: &Context) -> Result<()> {
@@ -140,6 +141,9 @@ async fn list(nats: &Nats, context: &Context) -> Result<()> {
             (None, None) if status.live.is_none() => ("starting".into(), String::new()),
             (None, None) => (Text::toned("ready", Tone::Good), String::new()),
         };
+        let losses = figures::losses(status.left_out, status.gone);
+        let notes = Some(note).filter(|note| !note.is_empty());
+        let note = notes.into_iter().chain(losses).collect::<Vec<_>>();
         let parked = grouped(status.parked_keys);
         let parked = if status.parked_keys > 0 {
             Text::toned(parked, Tone::Attention)
@@ -151,13 +155,13 @@ async fn list(nats: &Nats, context: &Context) -> Result<()> {
             state,
         ];
         row.extend(
-            [status.seen, status.matched, status.skipped, listed.lag]
-                .map(|figure| Text::from(grouped(figure))),
+            [status.seen, status.matched, status.skipped].map(|figure| Text::from(grouped(figure))),
         );
         row.extend([
+            listed.lag.map_or_else(|| "-".to_owned(), grouped).into(),
             parked,
             Text::toned(status.live.as_deref().unwrap_or(""), Tone::Faint),
-            note.into(),
+            note.join("; ").into(),
         ]);
         row
     });
@@ -177,12 +181,18 @@ pub(crate) async fn status(
     ask::status(nats, projection, projection_verb::STATUS).await
 }
 
+/// Events that wait, as the worker says; nothing where it doesn't read.
+pub(crate) fn lag(status: &ProjectionStatus) -> Option<u64> {
+    let lags = status.sources.values().map(|source| source.lag);
+    (!status.sources.is_empty()).then(|| lags.sum())
+}
+
 /// What the worker says; without one, what it has counted.
 async fn listed(nats: &Nats, projection: ResourceId) -> Result<Listed> {
     let status = status(nats, &projection).await?;
     let (running, status) = (status.is_some(), status.unwrap_or_default());
     let mut listed = Listed {
-        lag: status.sources.values().map(|source| source.lag).sum(),
+        lag: lag(&status),
         namespace: projection.namespace.clone(),
         name: projection.name.clone(),
         running,
@@ -196,7 +206,8 @@ async fn listed(nats: &Nats, projection: ResourceId) -> Result<Listed> {
         (status.seen, status.matched, status.skipped) =
             (figures.seen, figures.matched, figures.skipped);
         if !running {
-            (status.parked_keys, listed.lag) = (figures.parked_keys, figures.lag);
+            status.parked_keys = figures.parked_keys;
+            (status.left_out, status.gone) = (figures.left_out, figures.gone);
         }
     }
     Ok(listed)

@@ -4,7 +4,7 @@ use crate::catalog;
 use crate::commands::projection;
 use crate::context::Context;
 use crate::error::{CliError, Exit, Result, chain};
-use crate::figures::{self, Figures};
+use crate::figures::{self, Figures, ProjectionFigures};
 use crate::output::{Format, Text, Tone, grouped};
 use std::collections::{BTreeMap, BTreeSet};
 use tidemill_core::json::{Object, Value};
@@ -22,6 +22,8 @@ Examples:
 
 JSON is an array of {\"key\", \"row\"}; with KEY, the row alone. A key that has no row gives exit code 3.";
 
+/// A worker that stands by while others fold: that isn't what people mean by stopped.
+const NO_PARTITIONS: &str = "NoPartitions";
 /// Rows shown to people unless they say otherwise.
 const LIMIT_FOR_PEOPLE: usize = 100;
 /// Columns a table may have; with more, each row is shown as JSON.
@@ -57,10 +59,22 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
         context,
     };
     let space = rows.live().await?;
-    match &args.key {
+    let shown = match &args.key {
         Some(key) => rows.one(space.as_ref(), key).await,
         None => rows.all(space.as_ref(), args.limit).await,
+    };
+    // Whoever may only read rows gets no answer.
+    if let Ok(Some(status)) = projection::status(&nats, &projection).await
+        && let Some(stopped) = status
+            .stopped
+            .filter(|stopped| stopped.reason != NO_PARTITIONS)
+    {
+        eprintln!(
+            "warning: {projection} is stopped ({}), the rows may be old: {}",
+            stopped.reason, stopped.message
+        );
     }
+    shown
 }
 
 struct Rows<'a> {
@@ -176,7 +190,18 @@ impl Rows<'_> {
     /// Figures in one line, which says so where they may be old.
     async fn counted(&self, figures: &Figures) -> String {
         match projection::status(self.nats, self.projection).await {
-            Ok(Some(_)) => figures.line(),
+            Ok(Some(status)) => match (&status.stopped, figures) {
+                // What was counted was counted before it stopped.
+                (Some(_), Figures::Projection(counted)) => {
+                    let lag = projection::lag(&status);
+                    Figures::Projection(ProjectionFigures {
+                        lag,
+                        ..counted.clone()
+                    })
+                    .line()
+                }
+                _ => figures.line(),
+            },
             // Whoever may only read rows gets no answer either.
             Ok(None) | Err(_) => format!("no worker answers; as last counted: {}", figures.line()),
         }

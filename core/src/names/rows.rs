@@ -14,6 +14,7 @@
 
 use super::position::number;
 use crate::definition::{Revision, StreamRef};
+use crate::names::{TokenError, decode_token, encode_token};
 use crate::planted::{Bug, planted};
 use crate::projection::Position;
 use std::fmt;
@@ -26,6 +27,36 @@ pub const POINTER_KEYS: [&str; 3] = [LIVE_KEY, "rebuilds.>", "sources.>"];
 pub const DECISIONS_PREFIX: &str = "decisions";
 /// Token that stands for all events that have no key, or are no events; no key is encoded like this.
 pub const KEYLESS_TOKEN: &str = "=nokey";
+
+/// A row's key as people write it where [`KEYLESS_TOKEN`] may stand too: a key that itself begins with `=` has one more.
+///
+/// # Errors
+/// The token is none of a row.
+pub fn key_of_token(token: &str) -> Result<String, TokenError> {
+    if token == KEYLESS_TOKEN {
+        return Ok(token.to_owned());
+    }
+    let key = decode_token(token)?;
+    Ok(match key.starts_with('=') {
+        true => format!("={key}"),
+        false => key,
+    })
+}
+
+/// The token of a key as people write it, see [`key_of_token`].
+///
+/// # Errors
+/// It is too long.
+pub fn token_of_key(key: &str) -> Result<String, TokenError> {
+    if key == KEYLESS_TOKEN {
+        return Ok(key.to_owned());
+    }
+    let key = match key.strip_prefix('=') {
+        Some(rest) if rest.starts_with('=') => rest,
+        _ => key,
+    };
+    encode_token(key)
+}
 
 /// Rows of one revision, folded from the beginning once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,7 +169,6 @@ pub fn parse_decision_key(key: &str) -> Option<(StreamRef, Position, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::decode_token;
     use proptest::prelude::*;
 
     fn revision() -> Revision {
@@ -195,7 +225,21 @@ mod tests {
         assert!(decode_token(KEYLESS_TOKEN).is_err());
     }
 
+    #[test]
+    fn what_has_no_key_is_no_key() {
+        assert_eq!(token_of_key("=nokey").unwrap(), KEYLESS_TOKEN);
+        assert_eq!(key_of_token(KEYLESS_TOKEN).unwrap(), "=nokey");
+        assert_eq!(token_of_key("==nokey").unwrap(), "=3Dnokey");
+        assert_eq!(key_of_token("=3Dnokey").unwrap(), "==nokey");
+    }
+
     proptest! {
+        #[test]
+        fn a_key_as_people_write_it_is_read_as_it_was_written(key in "(=|nokey|\\PC){0,10}") {
+            let token = encode_token(&key).unwrap();
+            prop_assert_eq!(token_of_key(&key_of_token(&token).unwrap()).unwrap(), token);
+        }
+
         #[test]
         fn a_decision_is_found_by_its_key(generation in any::<u32>(), sequence in any::<u64>(), token in "[A-Za-z0-9=_-]{1,20}") {
             let stream = StreamRef { namespace: "shop".to_owned(), name: "orders".to_owned() };

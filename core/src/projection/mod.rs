@@ -22,8 +22,8 @@ mod row;
 mod switch;
 
 pub use crate::names::{
-    DECISIONS_PREFIX, KEYLESS_TOKEN, KeySpace, LIVE_KEY, accepted_key, decision_key,
-    parse_decision_key, rebuild_key, source_key,
+    DECISIONS_PREFIX, KEYLESS_TOKEN, KeySpace, LIVE_KEY, accepted_key, decision_key, key_of_token,
+    parse_decision_key, rebuild_key, source_key, token_of_key,
 };
 pub use checkpoint::{Checkpoint, CheckpointError, SourceCheckpoint, Tally};
 pub use compiled::{CompileError, Problem, Projection};

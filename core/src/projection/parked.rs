@@ -123,6 +123,21 @@ impl StopReason {
             StopReason::TooManyWaiting => "TooManyParkedEvents",
         }
     }
+
+    /// What a person can do. `projection` is `<namespace>/<name>`, `key` that of the event before which it stopped.
+    #[must_use]
+    pub fn advice(&self, projection: &str, key: &str) -> String {
+        match self {
+            // It isn't parked: nothing is listed.
+            StopReason::OnError => format!(
+                "`tidemill parked skip {projection} '{key}' --why …` leaves the event out, \
+                 `tidemill parked redrive {projection} '{key}'` tries it again"
+            ),
+            StopReason::TooManyParkedKeys(_) | StopReason::TooManyWaiting => {
+                format!("`tidemill parked list {projection}` shows what waits: redrive or skip it")
+            }
+        }
+    }
 }
 
 /// What is done about an event that can't be folded into the row of `token`.

@@ -148,8 +148,19 @@ pub enum Stopped {
     #[error("the contract doesn't say where stream {0} is")]
     Unbound(StreamRef),
     /// What failed to fold asks for a person.
-    #[error("{0}; `tidemill parked list` shows what waits, redrive or skip it")]
-    Fold(StopReason),
+    #[error("{reason}: key `{key}`, position {position}: {message}; {}", .reason.advice(.projection, .key))]
+    Fold {
+        /// Why.
+        reason: StopReason,
+        /// `<namespace>/<name>`.
+        projection: String,
+        /// Key of the event before which it stopped, as people write it.
+        key: String,
+        /// Where that event stands.
+        position: String,
+        /// Why it can't be folded.
+        message: String,
+    },
 }
 
 impl Stopped {
@@ -162,7 +173,7 @@ impl Stopped {
             Stopped::ForeignRow { .. } | Stopped::ForeignKey { .. } => "ForeignKey",
             Stopped::Lineage { .. } => "SourceReset",
             Stopped::Compile(_) | Stopped::Capture { .. } | Stopped::Unbound(_) => "Invalid",
-            Stopped::Fold(reason) => reason.reason(),
+            Stopped::Fold { reason, .. } => reason.reason(),
         }
     }
 

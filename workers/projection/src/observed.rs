@@ -28,6 +28,30 @@ pub(crate) struct Observed {
     pub(crate) parked_keys: u64,
 }
 
+/// Where a stream ended at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamEnd {
+    first: u64,
+    last: u64,
+    messages: u64,
+}
+
+impl StreamEnd {
+    pub(crate) fn of(state: &tidemill_nats::StreamState) -> StreamEnd {
+        StreamEnd {
+            first: state.first,
+            last: state.last,
+            messages: state.messages,
+        }
+    }
+
+    /// Messages behind a sequence; with some deleted between them, at most so many.
+    pub(crate) fn waiting_after(&self, sequence: u64) -> u64 {
+        let begin = sequence.max(self.first.saturating_sub(1));
+        self.last.saturating_sub(begin).min(self.messages)
+    }
+}
+
 impl Observer {
     pub(crate) fn set(&self, observed: Observed) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(observed);

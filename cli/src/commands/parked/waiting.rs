@@ -1,10 +1,12 @@
 //! Reads the parked streams of projections and of sagas' triggers.
 
+use crate::catalog;
+use crate::commands::projection;
 use crate::error::{CliError, Result, chain};
-use std::collections::BTreeMap;
-use tidemill_core::names::{KEYLESS_TOKEN, Kind, ParkedSubject, ResourceId, decode_token};
+use std::collections::{BTreeMap, BTreeSet};
+use tidemill_core::names::{Kind, LIVE_KEY, ParkedSubject, ResourceId, key_of_token};
 use tidemill_core::parked::{Kept, Parked};
-use tidemill_nats::{Nats, ReadError, ReadFrom, Reader, StoredMessage};
+use tidemill_nats::{KvBucket, Nats, Publisher, ReadError, ReadFrom, Reader, StoredMessage};
 
 /// Messages taken at once.
 const BATCH: usize = 500;
@@ -64,7 +66,44 @@ pub(super) async fn read(nats: &Nats, resource: &ResourceId) -> Result<Vec<Waiti
         let read = |message: StoredMessage| of(&message, resource, nats.root());
         found.extend(batch.drain(..).map(read));
     }
+    if resource.kind == Kind::Projection {
+        retain_read(nats, resource, &mut found).await?;
+    }
     Ok(found)
+}
+
+/// Leaves what waits for rows that are read or built; of a key that waits for both, what waits for those that are read. What waits
+/// for rows before those stays in the stream, and nobody can do anything about it.
+async fn retain_read(nats: &Nats, projection: &ResourceId, found: &mut Vec<Waiting>) -> Result<()> {
+    if found.iter().all(|one| one.foreign) {
+        return Ok(());
+    }
+    let bucket = KvBucket::new(
+        &Publisher::new(nats, 1),
+        &catalog::rows_bucket(nats, projection).await?,
+    );
+    let live = bucket.get(LIVE_KEY).await;
+    // Whoever may not read rows sees everything.
+    let Ok(Some(live)) = live else {
+        return Ok(());
+    };
+    let live = String::from_utf8_lossy(&live.value).into_owned();
+    if found.iter().all(|one| one.foreign || one.key_space == live) {
+        return Ok(());
+    }
+    let status = projection::status(nats, projection).await?;
+    let building = status.and_then(|status| status.building);
+    let read: BTreeSet<String> = found
+        .iter()
+        .filter(|one| one.key_space == live)
+        .map(|one| one.key.clone())
+        .collect();
+    found.retain(|one| {
+        one.foreign
+            || one.key_space == live
+            || building.as_ref() == Some(&one.key_space) && !read.contains(&one.key)
+    });
+    Ok(())
 }
 
 /// The first of each key in each key space, with how many wait.
@@ -85,8 +124,7 @@ fn of(message: &StoredMessage, resource: &ResourceId, root: &str) -> Waiting {
     };
     let key = match ParkedSubject::parse(&message.subject, resource, root) {
         Some(ParkedSubject::Trigger { position, .. }) => format!("event {}", position.sequence),
-        Some(ParkedSubject::Row { token, .. }) if token == KEYLESS_TOKEN => token,
-        Some(ParkedSubject::Row { token, .. }) => match decode_token(&token) {
+        Some(ParkedSubject::Row { token, .. }) => match key_of_token(&token) {
             Ok(key) => key,
             Err(_) => return foreign("its subject ends with no key"),
         },

@@ -16,6 +16,7 @@ mod redrive;
 
 use crate::error::{SessionError, Stopped};
 use crate::meters::Meters;
+use crate::observed::StreamEnd;
 use crate::observed::{Observed, Observer};
 use crate::store::{Decisions, Store};
 use cache::{Cache, Cached, Place};
@@ -33,18 +34,17 @@ use tidemill_core::projection::parked::{
     Admission, Consequence, Entry, ParkedKeys, StopReason, Waiting, admit, consequence,
 };
 use tidemill_core::projection::{
-    Checkpoint, FoldError, Folded, KeySpace, Position, Projection, Row, SourceCheckpoint, Sources,
-    Touch, event_partition,
+    Checkpoint, FoldError, Folded, KeySpace, Position, Positions, Projection, Row,
+    SourceCheckpoint, Sources, Touch, event_partition,
 };
 use tidemill_nats::kv::{Guard, KvWrite};
-use tidemill_nats::{ConnectionStatus, KvEntry, Publish, header_map};
+use tidemill_nats::{ApiError, ConnectionStatus, KvEntry, Publish, header_map};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use lead::Live;
-pub(crate) use named::token_of;
 pub(crate) use redrive::{Ask, Command, Want};
 
 /// With fewer messages behind, the end is near: every batch is written at once. Some 20 ms of folding.
@@ -57,6 +57,8 @@ const CHECKPOINT_BEHIND_MAX: u64 = 50_000;
 const LEFT_OUT_SAID_MAX: u32 = 100;
 /// How often it is said how far a session is.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(200);
+/// How often streams are asked how much waits, while nothing is folded.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often ages and intervals are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -115,6 +117,10 @@ pub(crate) struct Session {
     /// Read, but not folded because the session is halted.
     held: VecDeque<Incoming>,
     lead: Lead,
+    /// Where the streams ended when that was last looked at, which is while it is halted.
+    ends: Vec<StreamEnd>,
+    looking: Option<AbortOnDropHandle<Result<Vec<StreamEnd>, ApiError>>>,
+    looked_at: Instant,
     left_out_said: u32,
     observer: Observer,
     meters: Meters,
@@ -221,6 +227,28 @@ impl Session {
     /// Messages not yet read, over all sources.
     fn lag(&self) -> u64 {
         self.pending.iter().sum()
+    }
+
+    /// Events not folded yet, per source.
+    fn unfolded(&self) -> Vec<u64> {
+        let Some(halted) = &self.halted else {
+            return self.pending.clone();
+        };
+        let sources = self.pending.iter().zip(&self.read_to).enumerate();
+        sources
+            .map(|(source, (pending, read_to))| {
+                // It was read, but not folded.
+                let folded = read_to.saturating_sub(u64::from(source == halted.source));
+                match self.ends.get(source) {
+                    Some(end) => end.waiting_after(folded),
+                    // Not looked yet: what was read last told so many.
+                    None => {
+                        let held = self.held.iter().filter(|event| event.source == source);
+                        *pending + held.count() as u64
+                    }
+                }
+            })
+            .collect()
     }
 
     fn is_near_head(&self) -> bool {
@@ -564,8 +592,43 @@ impl Session {
         Ok(())
     }
 
+    /// While nothing is folded nothing is read either: the streams are asked how much waits.
+    async fn look_at_ends(&mut self) -> Result<(), SessionError> {
+        if self.halted.is_none() {
+            (self.ends, self.looking) = (Vec::new(), None);
+            return Ok(());
+        }
+        match &self.looking {
+            Some(looking) if looking.is_finished() => {
+                // A stream that doesn't answer is asked again.
+                if let Ok(ends) = finished(&mut self.looking).await? {
+                    self.ends = ends;
+                }
+            }
+            None if self.looked_at.elapsed() >= LOOK_INTERVAL => {
+                self.looked_at = Instant::now();
+                let nats = self.store.nats.clone();
+                let bindings = self.sources.iter().filter_map(|source| {
+                    let binding = self.store.contract.binding(&source.stream)?;
+                    Some(binding.name.clone())
+                });
+                let streams: Vec<String> = bindings.collect();
+                self.looking = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+                    let mut ends = Vec::with_capacity(streams.len());
+                    for stream in streams {
+                        ends.push(StreamEnd::of(&nats.stream_state(&stream).await?));
+                    }
+                    Ok(ends)
+                })));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// What is done from time to time; true = readers were led to these rows.
     async fn tick(&mut self) -> Result<bool, SessionError> {
+        self.look_at_ends().await?;
         if self.observed_at.elapsed() >= OBSERVE_INTERVAL {
             self.observe();
         }
@@ -582,12 +645,18 @@ impl Session {
     fn observe(&mut self) {
         self.observed_at = Instant::now();
         let stopped = self.halted.as_ref().map(|halted| {
-            let mut error = Stopped::Fold(halted.reason).to_control();
-            error.message = format!(
-                "{} (key token {}, position {}: {})",
-                error.message, halted.token, halted.position, halted.message
-            );
-            (error, named::key_of(&halted.token))
+            let resource = self.store.resource();
+            let key = named::key_of(&halted.token);
+            let mut position = Positions::default();
+            position.set(halted.source, halted.position);
+            let stopped = Stopped::Fold {
+                reason: halted.reason,
+                projection: format!("{}/{}", resource.namespace, resource.name),
+                key: key.clone(),
+                position: self.sources.write(&position),
+                message: halted.message.clone(),
+            };
+            (stopped.to_control(), key)
         });
         // Gauges of two key spaces would overwrite each other: those of the rows that readers don't see yet stay out.
         if !self.lead.is_building() {
@@ -605,7 +674,7 @@ impl Session {
             &self.sources,
             &self.progress,
             &self.parked,
-            &self.pending,
+            &self.unfolded(),
             stopped,
         ));
     }

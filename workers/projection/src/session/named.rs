@@ -3,8 +3,7 @@
 use super::Session;
 use crate::error::SessionError;
 use tidemill_core::control::{Accepted, ControlError};
-use tidemill_core::names::{TokenError, decode_token, encode_token};
-use tidemill_core::projection::{KEYLESS_TOKEN, Position, Positions};
+use tidemill_core::projection::{KEYLESS_TOKEN, Position, Positions, key_of_token};
 
 /// What the event that a request names is to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,14 +112,5 @@ pub(super) fn not_parked(token: &str) -> ControlError {
 
 /// A key as people write it.
 pub(super) fn key_of(token: &str) -> String {
-    decode_token(token).unwrap_or_else(|_| token.to_owned())
-}
-
-/// Token of a key as people write it.
-pub(crate) fn token_of(key: &str) -> Result<String, TokenError> {
-    if key == KEYLESS_TOKEN {
-        Ok(key.to_owned())
-    } else {
-        encode_token(key)
-    }
+    key_of_token(token).unwrap_or_else(|_| token.to_owned())
 }

@@ -1,7 +1,7 @@
 //! Trying again what waits, by request, and leaving out what a person gives up.
 
 use super::intake::{self, Incoming};
-use super::named::{Named, key_of, not_parked, token_of};
+use super::named::{Named, key_of, not_parked};
 use super::{Halted, Session};
 use crate::error::SessionError;
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use tidemill_core::planted::{Bug, planted};
 use tidemill_core::projection::parked::{
     Decision, DecisionKind, Entry, Redriven, Waiting, redriven,
 };
-use tidemill_core::projection::{Position, Positions};
+use tidemill_core::projection::{Position, Positions, token_of_key};
 use tidemill_core::timestamp::Timestamp;
 use tidemill_nats::{StoredMessage, header_map};
 use tokio::sync::oneshot;
@@ -86,7 +86,7 @@ impl Session {
         ask: &Ask,
     ) -> Result<Option<Result<Accepted, ControlError>>, SessionError> {
         let refuse = |reason, message: String| Ok(Some(Err(ControlError::new(reason, message))));
-        let token = match ask.key.as_deref().map(token_of).transpose() {
+        let token = match ask.key.as_deref().map(token_of_key).transpose() {
             Ok(token) => token,
             Err(error) => return refuse("Invalid", error.to_string()),
         };

@@ -2,13 +2,14 @@
 
 use super::{Running, Worker, full_text, json};
 use crate::admin::{self, Answer};
-use crate::session::{self, Ask, Command, Want};
+use crate::session::{Ask, Command, Want};
 use std::sync::Arc;
 use tidemill_core::control::{
     AcceptSourceRequest, Accepted, ControlError, ParkedRequest, ProjectionStatus, Reply,
     projection_verb,
 };
 use tidemill_core::names::{PROJECTION_PARTITIONS, partition};
+use tidemill_core::projection::token_of_key;
 use tidemill_worker_runtime::control::Request;
 use tokio::sync::{mpsc, oneshot};
 
@@ -65,7 +66,7 @@ impl Worker {
 
     /// Hands a request to the sessions. Only who owns the key answers; for all keys, everyone that has any, and the owner of partition 0.
     fn ask_sessions(&self, request: Request, ask: Ask) {
-        let token = ask.key.as_deref().map(session::token_of);
+        let token = ask.key.as_deref().map(token_of_key);
         let concerned = match token {
             Some(Err(error)) => {
                 return refuse(request, ControlError::new("Invalid", error.to_string()));

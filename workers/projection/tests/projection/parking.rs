@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tidemill_core::definition::{OnError, ProjectionDefinition};
 use tidemill_core::projection::KEYLESS_TOKEN;
+use tidemill_core::status::SourceProgress;
 use tidemill_testbed::eventually;
 use tidemill_testbed::nats_server::publish_raw;
 use tidemill_testbed::wait::within;
@@ -351,6 +352,15 @@ async fn what_has_no_key_or_is_no_event_waits_alone() {
     assert_eq!(parked_messages(&world).await, 1);
     skip(&world, KEYLESS_TOKEN).await;
     expect_parked(&world, 0).await;
+    // A key may have that name too.
+    publish(&mut world, &[("=nokey", json!(null))]).await;
+    expect_parked(&world, 1).await;
+    assert_eq!(
+        refused(world.ask("first", json!({"key": KEYLESS_TOKEN})).await),
+        "NotParked"
+    );
+    skip(&world, "==nokey").await;
+    expect_parked(&world, 0).await;
     // They are left out for ever, whatever is folded again.
     world.ask("rebuild", json!({})).await.unwrap();
     let rebuilt = format!("{}-1", definition.revision());
@@ -359,7 +369,7 @@ async fn what_has_no_key_or_is_no_event_waits_alone() {
         .await;
     world
         .expect_counters("nothing is parked", |counters| {
-            counters.parked_keys == 0 && counters.left_out == 3
+            counters.parked_keys == 0 && counters.left_out == 4
         })
         .await;
     worker.stop().await;
@@ -492,6 +502,9 @@ async fn a_projection_that_stops_on_errors_goes_on_when_the_event_is_skipped() {
             .contains("handlers[0].set.last"),
         "{status}"
     );
+    let advice = "`tidemill parked skip shop/order-status 'b' --why";
+    let message = status["stopped"]["message"].as_str().unwrap();
+    assert!(message.contains(advice), "{status}");
     assert_eq!(
         refused(world.ask("redrive", json!({"key": "c"})).await),
         "NotParked"
@@ -500,6 +513,20 @@ async fn a_projection_that_stops_on_errors_goes_on_when_the_event_is_skipped() {
         refused(world.ask("redrive", json!({"key": "b"})).await),
         "FoldError"
     );
+    // It isn't read any more, but it is known how much waits.
+    let many: Vec<_> = (0..5_000).map(|n| ("a", json!(n))).collect();
+    publish(&mut world, &many).await;
+    world
+        .expect_status("all of it waits", |status| {
+            status["sources"]["shop/orders"]["lag"] == 5_003
+        })
+        .await;
+    world
+        .expect_counters("counters too", |counters| {
+            let lag = |source: &SourceProgress| source.lag == 5_003;
+            counters.sources.values().all(lag) && !counters.sources.is_empty()
+        })
+        .await;
     // Asked again it doesn't leave out the next.
     let named = json!({"key": "b", "position": first(&world, "b").await});
     for _ in 0..2 {
@@ -508,7 +535,14 @@ async fn a_projection_that_stops_on_errors_goes_on_when_the_event_is_skipped() {
     }
     skip(&world, "b").await;
     world
-        .expect_rows("on", &rows(&[("a", r#"{"last":2,"sum":3}"#)]))
+        .expect_rows("on", &rows(&[("a", r#"{"last":4999,"sum":12497503}"#)]))
+        .await;
+    world
+        .expect_status("nothing waits", |status| {
+            status["stopped"].is_null()
+                && status["sources"]["shop/orders"]["lag"] == 0
+                && status["leftOut"] == 2
+        })
         .await;
     assert_eq!(parked_messages(&world).await, 0);
     worker.stop().await;

@@ -264,6 +264,7 @@ impl World {
             sum.folded += counters.folded;
             sum.puts += counters.puts;
             sum.parked_keys += counters.parked_keys;
+            sum.sources = counters.sources;
             sum.gone = sum.gone.max(counters.gone);
         }
         sum
