@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
             .filter(|stopped| stopped.reason != NO_PARTITIONS)
     {
         eprintln!(
-            "warning: {projection} is stopped ({}), the rows may be old: {}",
+            "warning: {projection} is stopped ({}): {}",
             stopped.reason, stopped.message
         );
     }
