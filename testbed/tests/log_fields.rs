@@ -114,8 +114,9 @@ async fn lines_about_an_instance_name_it_its_event_and_its_step() {
     let event = fields(&aside, &["level", "event_id", "correlation_id", "stream"]);
     assert_eq!(event, json!(["ERROR", "e-8", "c-8", "shop/orders"]));
     assert!(aside["sequence"].is_u64(), "{aside}");
-    let reason = aside["reason"].as_str().expect("a reason");
-    assert!(reason.starts_with("startOn[0].when: "), "{aside}");
+    assert_eq!(aside["reason"], "NoSuchKey", "{aside}");
+    let error = aside["error"].as_str().expect("an error");
+    assert!(error.starts_with("startOn[0].when: "), "{aside}");
 
     // Whoever takes over makes the same attempt again.
     publish(&lab, correlated(6)).await;
