@@ -166,6 +166,9 @@ impl Groups {
         if tokio::time::timeout(END_MAX, flush).await.is_err() {
             tracing::warn!("the last counters can't be written: the next owner counts again");
         }
+        engine
+            .summaries
+            .leave(&partitions.keys().copied().collect());
         for partition in partitions.keys() {
             engine.tally.release(*partition);
         }

@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::metrics::SagaMetrics;
 use prometheus_client::metrics::counter::Counter;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tidemill_core::contract::SagaWorkload;
@@ -40,6 +40,16 @@ pub(crate) struct Summaries {
     /// One writing at a time, else an older summary could overtake a newer one.
     writing: tokio::sync::Mutex<()>,
     dropped: Counter,
+}
+
+/// What became of summaries that weren't simply stored.
+#[derive(Default)]
+struct Written {
+    /// Somebody else wrote of the instance before; they wait again.
+    overtaken: usize,
+    /// Of partitions that are another's by now.
+    lost: usize,
+    failed: Vec<(InstanceSummary, PublishError)>,
 }
 
 impl Summaries {
@@ -102,7 +112,8 @@ impl Summaries {
         }
     }
 
-    /// Writes what waits; false if something has to be written again later.
+    /// Writes what waits; false if not all of it was, since it failed or its partition is lost. Then no counters may say that
+    /// summaries are written as far as they count: the next owner goes by that.
     ///
     /// Nothing is written while it is unsure whether this worker is still the owner: the next owner may have newer ones.
     pub(crate) async fn flush(&self, engine: &Engine) -> bool {
@@ -111,9 +122,13 @@ impl Summaries {
             if !engine.is_fresh() {
                 return self.lock().is_empty();
             }
-            let (overtaken, failed) = self.write(engine).await;
+            let Written {
+                overtaken,
+                lost,
+                failed,
+            } = self.write(engine).await;
             self.written.notify_waiters();
-            if !self.again(failed) {
+            if !self.again(failed) || lost > 0 {
                 return false;
             }
             if overtaken == 0 {
@@ -123,8 +138,9 @@ impl Summaries {
         false
     }
 
-    /// Writes what waits once. Gives how many were found to be somebody else's before, and wait again, and what failed.
-    async fn write(&self, engine: &Engine) -> (usize, Vec<(InstanceSummary, PublishError)>) {
+    /// Writes what waits once.
+    async fn write(&self, engine: &Engine) -> Written {
+        let mut written = Written::default();
         let waiting = std::mem::take(&mut *self.lock());
         let mut pending = Vec::with_capacity(waiting.len());
         for (id, summary) in waiting {
@@ -132,6 +148,7 @@ impl Summaries {
                 continue;
             };
             if !engine.owns(partition(&token, self.partitions)) {
+                written.lost += 1;
                 continue;
             }
             let known = self.known().get(&id).copied();
@@ -144,18 +161,28 @@ impl Summaries {
             };
             pending.push((key, summary, self.bucket.send(write).await));
         }
-        let (mut overtaken, mut failed) = (0, Vec::new());
         for (key, summary, acknowledgement) in pending {
             match acknowledgement.await {
                 Ok(acked) => self.remember(&summary, acked.sequence),
                 Err(PublishError::Conflict) => {
-                    overtaken += 1;
+                    written.overtaken += 1;
                     self.overtake(&key, summary).await;
                 }
-                Err(error) => failed.push((summary, error)),
+                Err(error) => written.failed.push((summary, error)),
             }
         }
-        (overtaken, failed)
+        written
+    }
+
+    /// Lets go of what waits to be said of lost partitions. It would be written when they are taken again, over what their
+    /// owner in between said.
+    pub(crate) fn leave(&self, partitions: &BTreeSet<u16>) {
+        let is_of = |id: &String| {
+            encode_token(id)
+                .is_ok_and(|token| partitions.contains(&partition(&token, self.partitions)))
+        };
+        self.lock().retain(|id, _| !is_of(id));
+        self.known().retain(|id, _| !is_of(id));
     }
 
     /// Deletes what lists say of instances that a log which was set back to `end` no longer knows.

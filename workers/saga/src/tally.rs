@@ -187,7 +187,8 @@ impl Tally {
         if changed.is_empty() {
             return;
         }
-        if !engine.summaries.flush(engine).await {
+        // It may have been frozen in there.
+        if !engine.summaries.flush(engine).await || !engine.is_fresh() {
             let mut partitions = self.lock();
             for (partition, _) in changed {
                 if let Some(entry) = partitions.get_mut(&partition) {
@@ -198,6 +199,10 @@ impl Tally {
         }
         let mut pending = Vec::with_capacity(changed.len());
         for (partition, counters) in changed {
+            if !engine.owns(partition) {
+                // Lost meanwhile, and its summaries with it: the next owner writes both.
+                continue;
+            }
             let Ok(value) = serde_json::to_vec(&counters) else {
                 continue;
             };
