@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub const REQUEST_BYTES_MAX: usize = 512 * 1024;
 /// Longest detail of a timeline's entry in an answer, in characters.
 const DETAIL_CHARS_MAX: usize = 1000;
-/// An output of so many bytes of JSON is never left out of an answer: that would save nothing.
+/// An output of so many bytes of JSON is never left out of an answer: saying so takes up to as many.
 const OUTPUT_KEPT: usize = 64;
 
 /// Verbs of a saga.
@@ -230,19 +230,18 @@ impl Described {
                 detail.replace_range(end.., "…");
             }
         }
-        while size(&self) > bytes {
-            let outputs = self.steps.iter_mut();
-            let largest = outputs
-                .filter(|step| step.output_left_out.is_none())
-                .map(|step| (size(&step.output), step))
-                .max_by_key(|(size, _)| *size);
-            match largest {
-                Some((size, step)) if size > OUTPUT_KEPT => {
-                    step.output = crate::json::Value::Null;
-                    step.output_left_out = Some(size);
-                }
-                _ => break,
+        // Each is measured once: together they may be a hundred times what fits, and a worker has more to do.
+        let mut excess = size(&self).saturating_sub(bytes);
+        let outputs = self.steps.iter_mut();
+        let mut outputs: Vec<_> = outputs.map(|step| (size(&step.output), step)).collect();
+        outputs.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+        for (size, step) in outputs {
+            if excess == 0 || size <= OUTPUT_KEPT {
+                break;
             }
+            step.output = crate::json::Value::Null;
+            step.output_left_out = Some(size);
+            excess = excess.saturating_sub(size - OUTPUT_KEPT);
         }
         while size(&self) > bytes && !self.timeline.is_empty() {
             let oldest = self.timeline.len().div_ceil(4);
