@@ -265,11 +265,11 @@ impl Shard {
                 self.fold_input(subject, message).await;
             }
             subject => {
-                self.engine.metrics.unreadable.inc();
-                if let Some(LogSubject { partition, .. }) = subject {
-                    self.engine
-                        .tally
-                        .change(partition, |counters| counters.unreadable += 1);
+                match subject {
+                    Some(LogSubject { partition, .. }) => self.count_unreadable(partition),
+                    None => {
+                        self.engine.metrics.unreadable.inc();
+                    }
                 }
                 tracing::warn!(
                     sequence = message.sequence,
@@ -280,6 +280,13 @@ impl Shard {
         if !was_caught_up && (message.pending == 0 || message.sequence >= self.fold_until) {
             self.begin_work().await;
         }
+    }
+
+    fn count_unreadable(&self, partition: u16) {
+        self.engine.metrics.unreadable.inc();
+        self.engine
+            .tally
+            .change(partition, |counters| counters.unreadable += 1);
     }
 
     fn is_in_its_place(&self, subject: &LogSubject) -> bool {
@@ -296,10 +303,7 @@ impl Shard {
         let input = match decode(kind, message) {
             Ok(input) => input,
             Err(error) => {
-                self.engine.metrics.unreadable.inc();
-                self.engine
-                    .tally
-                    .change(partition, |counters| counters.unreadable += 1);
+                self.count_unreadable(partition);
                 let instance = self.live.get(&id).map(|live| &live.instance);
                 tracing::warn!(
                     instance = id,
@@ -315,10 +319,7 @@ impl Shard {
         if matches!(input, Input::Started(_))
             && !self.engine.is_start(&id, message, &self.stop).await
         {
-            self.engine.metrics.unreadable.inc();
-            self.engine
-                .tally
-                .change(partition, |counters| counters.unreadable += 1);
+            self.count_unreadable(partition);
             tracing::warn!(instance = %id, sequence = message.sequence, "a start is left alone: no worker wrote it, and the instance had one before");
             return;
         }
