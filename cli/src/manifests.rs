@@ -359,6 +359,13 @@ impl Manifests {
                 }
                 Some(Plan::EventStream(_)) | None => continue,
             };
+            if let Some(Plan::Projection(plan)) = &declared.plan {
+                let warned = together::uncountable(plan, &streams);
+                let warned = warned
+                    .iter()
+                    .map(|problem| declared.finding(Severity::Warning, problem));
+                self.findings.extend(warned);
+            }
             let problems = match bound {
                 Ok(bindings) => {
                     declared.bindings = bindings;

@@ -301,6 +301,31 @@ async fn a_warning_says_whose_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn warnings_of_changed_manifests_are_said_once() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let counting = STATUS.replace(
+        "state: confirmed}",
+        "state: confirmed}\n      increment: {payments: 1}",
+    );
+    let short = "apiVersion: tidemill.dev/v1alpha1\nkind: EventStream\nmetadata: {name: orders}\nspec: {maxMessagesPerSubject: 5}\n";
+    // Sagas don't publish to such a stream.
+    std::fs::remove_file(shell.path().join("manifests/fulfilment.yaml")).unwrap();
+    shell.write("manifests/stream.yaml", short);
+    let mut dev = Dev::start(&shell, "").await;
+    shell.write("manifests/status.yaml", &counting);
+    let warning = "manifests/status.yaml:12:7: warning: Projection default/status: spec.handlers[1].increment: EventStream default/orders drops older events";
+    dev.line(warning).await;
+    shell.write(
+        "manifests/more.yaml",
+        &STATUS.replace("name: status", "name: more"),
+    );
+    dev.line("default/projection/more: started").await;
+    let said = dev.stop().await;
+    assert_eq!(said.matches(warning).count(), 1, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn half_written_and_emptied_files_remove_nothing() {
     let (shell, mut dev) = begun("").await;
     dev.line("Saga default/fulfilment: ready").await;

@@ -157,6 +157,10 @@ impl Session<'_> {
         let live = self.context.output.is_terminal() && !self.args.plain;
         let mut screen = Screen::new(&self.context.output, live);
         let mut workers = Workers::default();
+        for finding in &manifests.findings {
+            // Said before anything was started.
+            workers.is_news(&finding.to_string());
+        }
         // Whatever else is under way waits for answers that don't come when the server has ended.
         let ended = tokio::select! {
             error = ended(server.as_mut()) => Err((error, true)),
@@ -268,6 +272,14 @@ impl Session<'_> {
             let mut lines: Vec<String> = errors.map(ToString::to_string).collect();
             lines.push("the manifests were not taken over; what ran before goes on".to_owned());
             return Err(lines);
+        }
+        for finding in &manifests.findings {
+            let warning = finding.to_string();
+            if workers.is_news(&warning)
+                && let Err(error) = screen.line(&warning)
+            {
+                return Err(goes_on(error.to_string()));
+            }
         }
         let applied = self.take_over(nats, &manifests, workers, screen).await;
         let applied = applied.map_err(|error| goes_on(error.to_string()))?;

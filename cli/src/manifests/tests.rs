@@ -110,6 +110,45 @@ fn a_name_that_another_resource_s_stream_has_is_refused() {
     );
 }
 
+#[test]
+fn what_counts_events_of_a_stream_that_drops_some_is_warned_of() {
+    let short = STREAM.replace("spec:", "spec:\n  maxMessagesPerSubject: 1");
+    let counting = "\
+apiVersion: tidemill.dev/v1alpha1
+kind: Projection
+metadata: {name: counts}
+spec:
+  from: [{stream: {name: orders}}, {stream: {name: whole}}]
+  key: event.subject
+  handlers:
+    - {type: OrderPlaced, stream: {name: orders}, set: {status: placed}}
+    - {type: OrderPaid, increment: {payments: 1}}
+    - {type: OrderPaid, stream: {name: whole}, increment: {paid: =event.data.total}}
+  sink: {kv: {}}
+";
+    let whole =
+        "{apiVersion: tidemill.dev/v1alpha1, kind: EventStream, metadata: {name: whole}, spec: {}}";
+    let manifests = load(&[counting, &short, whole]);
+    assert_eq!(
+        shown(&manifests),
+        [
+            "0.yaml:9:25: warning: Projection default/counts: spec.handlers[1].increment: EventStream default/orders drops older events \
+             of each subject (maxMessagesPerSubject: 1), so rows made anew would count less than the present ones: remove that limit, or \
+             `set` what each event says of the whole"
+        ]
+    );
+    assert!(
+        manifests
+            .resources
+            .iter()
+            .all(|declared| declared.plan.is_some())
+    );
+    assert_eq!(
+        shown(&load(&[counting, STREAM, whole])),
+        Vec::<String>::new()
+    );
+}
+
 /// The same as files that were found in a folder.
 fn found_in_a_folder(texts: &[&str]) -> Manifests {
     let options = Options {

@@ -27,6 +27,36 @@ pub fn bind_projection(
     bind(&plan.resource.namespace, &plan.streams, streams)
 }
 
+/// What a Projection counts from streams that drop the older events of a subject: rows that are made anew would lack them.
+#[must_use]
+pub fn uncountable(plan: &ProjectionPlan, streams: &Streams) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (index, handler) in plan.definition.handlers.iter().enumerate() {
+        if handler.increment.is_empty() {
+            continue;
+        }
+        let path = FieldPath::spec()
+            .field("handlers")
+            .index(index)
+            .field("increment");
+        let read = plan.definition.sources.iter().filter(|source| {
+            let own = handler.stream.as_ref();
+            own.is_none_or(|own| own == *source)
+        });
+        for stream in read {
+            let limit = streams
+                .get(stream)
+                .and_then(|stream| stream.settings.max_messages_per_subject);
+            let Some(limit) = limit else { continue };
+            let message = format!(
+                "EventStream {stream} drops older events of each subject (maxMessagesPerSubject: {limit}), so rows made anew would count less than the present ones: remove that limit, or `set` what each event says of the whole"
+            );
+            problems.push(Problem::new(path.clone(), Reason::Unsound, message));
+        }
+    }
+    problems
+}
+
 /// What a worker of a Saga is told of its streams.
 ///
 /// # Errors
