@@ -278,6 +278,10 @@ bugs! {
     QueueFolded,
     /// Rows aren't made anew from a stream that has lost its beginning.
     TruncationUnseen,
+    /// Nor, in silence, from one that was set back after the present rows were made.
+    OutlivedForgotten,
+    /// A row that the sink can't take parks its key.
+    SinkLimitUnseen,
     /// What has no key passes nothing that waits for a row that it has a key for.
     KeylessPasses,
     /// An event that waits is gone only when no copy of it is left.
@@ -345,6 +349,8 @@ impl Bug {
         Bug::ParkedUnstored,
         Bug::QueueFolded,
         Bug::TruncationUnseen,
+        Bug::OutlivedForgotten,
+        Bug::SinkLimitUnseen,
         Bug::KeylessPasses,
         Bug::GoneWithItsCopy,
     ];

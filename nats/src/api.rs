@@ -130,6 +130,12 @@ impl StreamState {
         u64::try_from(limit).ok().filter(|&limit| limit > 0)
     }
 
+    /// Largest message it takes, headers included, in bytes; `None` = what the server takes.
+    pub fn message_bytes_max(&self) -> Option<usize> {
+        let limit = self.config.get("max_msg_size").and_then(Value::as_i64)?;
+        usize::try_from(limit).ok().filter(|&limit| limit > 0)
+    }
+
     /// Whether it stores under other subjects than were published to.
     pub fn transforms_subjects(&self) -> bool {
         self.config

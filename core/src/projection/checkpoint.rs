@@ -19,6 +19,8 @@ pub struct Checkpoint {
     pub tally: Tally,
     /// Per source, by its index: see [`Checkpoint::gone`].
     gone: Vec<u64>,
+    /// Per source, by its index: what the stream had lost by being set back or replaced when the position went on in what came instead.
+    outlived: Vec<u64>,
 }
 
 /// How far one source is in one partition.
@@ -75,6 +77,17 @@ struct StoredSource {
     stored_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "is_zero")]
     gone: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    outlived: u64,
+}
+
+fn set(numbers: &mut Vec<u64>, index: usize, number: u64) {
+    if number > 0 && numbers.len() <= index {
+        numbers.resize(index + 1, 0);
+    }
+    if let Some(slot) = numbers.get_mut(index) {
+        *slot = number;
+    }
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -91,12 +104,22 @@ impl Checkpoint {
 
     /// Notes how many sequences of the source were gone.
     pub fn set_gone(&mut self, index: usize, sequences: u64) {
-        if sequences > 0 && self.gone.len() <= index {
-            self.gone.resize(index + 1, 0);
-        }
-        if let Some(slot) = self.gone.get_mut(index) {
-            *slot = sequences;
-        }
+        set(&mut self.gone, index, sequences);
+    }
+
+    /// Sequences of the source up to the position that the stream lost later, when it was set back or replaced: the rows still hold their
+    /// events. Rows that are folded anew don't.
+    #[must_use]
+    pub fn outlived(&self, index: usize, lineage: &Lineage) -> u64 {
+        let position = self.source(index).position;
+        let lost_since = position.sequence - lineage.resume_after(position);
+        let lost_before = self.outlived.get(index).copied().unwrap_or_default();
+        lost_before.saturating_add(lost_since)
+    }
+
+    /// Notes what the source lost before the generation that the position is of now.
+    pub fn set_outlived(&mut self, index: usize, sequences: u64) {
+        set(&mut self.outlived, index, sequences);
     }
 
     /// Whether it has counted anything that an earlier one hasn't.
@@ -145,6 +168,7 @@ impl Checkpoint {
                             position: source.lineage.write(position),
                             stored_at,
                             gone: self.gone(index),
+                            outlived: self.outlived.get(index).copied().unwrap_or_default(),
                         },
                     )
                 })
@@ -165,6 +189,7 @@ impl Checkpoint {
             sources: Vec::with_capacity(sources.len()),
             tally: stored.tally,
             gone: Vec::new(),
+            outlived: Vec::new(),
         };
         for (index, source) in sources.iter().enumerate() {
             if let Some(of) = stored.sources.get(&source.stream.to_string()) {
@@ -180,6 +205,7 @@ impl Checkpoint {
                     },
                 );
                 checkpoint.set_gone(index, of.gone);
+                checkpoint.set_outlived(index, of.outlived);
             }
         }
         Ok(checkpoint)
@@ -232,6 +258,33 @@ mod tests {
     }
 
     #[test]
+    fn rows_outlive_what_their_stream_loses() {
+        let mut lineage = Lineage::first("y");
+        let mut checkpoint = Checkpoint::default();
+        let at = |generation, sequence| SourceCheckpoint {
+            position: Position {
+                generation,
+                sequence,
+            },
+            stored_at: None,
+        };
+        checkpoint.set_source(0, at(0, 10));
+        assert_eq!(checkpoint.outlived(0, &lineage), 0);
+        lineage = lineage.accept("y", 3).unwrap();
+        assert_eq!(checkpoint.outlived(0, &lineage), 7);
+        // It goes on in what came instead.
+        checkpoint.set_outlived(0, 7);
+        checkpoint.set_source(0, at(1, 9));
+        assert_eq!(checkpoint.outlived(0, &lineage), 7);
+        lineage = lineage.accept("z", 0).unwrap();
+        assert_eq!(checkpoint.outlived(0, &lineage), 16);
+        // Rows that began after all that hold nothing else.
+        let mut later = Checkpoint::default();
+        later.set_source(0, at(2, 5));
+        assert_eq!(later.outlived(0, &lineage), 0);
+    }
+
+    #[test]
     fn what_was_never_written_here_is_refused() {
         for json in [
             "",
@@ -249,13 +302,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_checkpoint_is_read_as_it_was_written(b in any::<u64>(), a in any::<u64>(), at in proptest::option::of(0..i64::from(u32::MAX)), seen in any::<u64>(), gone in any::<u64>()) {
+        fn a_checkpoint_is_read_as_it_was_written(b in any::<u64>(), a in any::<u64>(), at in proptest::option::of(0..i64::from(u32::MAX)), seen in any::<u64>(), gone in any::<u64>(), outlived in any::<u64>()) {
             let stored_at = at.map(Timestamp::from_millis);
             let mut checkpoint = Checkpoint::default();
             checkpoint.set_source(0, SourceCheckpoint { position: Position { generation: 0, sequence: b }, stored_at });
             checkpoint.set_source(1, SourceCheckpoint { position: Position { generation: 1, sequence: a }, stored_at });
             checkpoint.tally.seen = seen;
             checkpoint.set_gone(1, gone);
+            checkpoint.set_outlived(0, outlived);
             let read = Checkpoint::parse(&sources(), checkpoint.to_json(&sources()).as_bytes()).unwrap();
             prop_assert_eq!(read, checkpoint);
         }

@@ -2,6 +2,7 @@
 
 mod interleaving;
 
+use super::row::ROW_BYTES_MAX;
 use crate::definition::{Handler, ProjectionDefinition, Revision, SEMANTICS};
 use crate::expression::{self, Expression, Scope, Template, TemplateError};
 use crate::json::Value;
@@ -14,6 +15,7 @@ pub struct Projection {
     pub(super) revision: Revision,
     pub(super) key: Expression,
     pub(super) handlers: Vec<CompiledHandler>,
+    pub(super) row_bytes_max: usize,
     /// Per source.
     selections: Vec<Selection>,
 }
@@ -158,7 +160,21 @@ impl Projection {
                 .map(|source| Selection::of(definition, source))
                 .collect(),
             handlers,
+            row_bytes_max: ROW_BYTES_MAX,
         })
+    }
+
+    /// Says how large rows may be, in bytes of their JSON, where the sink takes less than [`ROW_BYTES_MAX`]. An event that would make
+    /// a row larger can't be folded ([`FoldError::RowTooLarge`](super::FoldError::RowTooLarge)), so a row that the sink refuses
+    /// for its size is never made.
+    pub fn limit_rows(&mut self, bytes: usize) {
+        self.row_bytes_max = bytes.min(ROW_BYTES_MAX);
+    }
+
+    /// Most bytes of a row's JSON.
+    #[must_use]
+    pub fn row_bytes_max(&self) -> usize {
+        self.row_bytes_max
     }
 
     /// The definition's revision.

@@ -2,7 +2,7 @@
 
 use super::compiled::{CompiledHandler, Projection};
 use super::position::Position;
-use super::row::{ROW_BYTES_MAX, Row};
+use super::row::Row;
 use crate::decimal::{Decimal, DecimalError};
 use crate::envelope::{DecodeError, Event};
 use crate::expression::{Bindings, Bound, EvaluationError, Expression, Template};
@@ -98,8 +98,11 @@ pub enum FoldError {
         field: String,
     },
     /// The row would be too large to store.
-    #[error("the row would have more than {ROW_BYTES_MAX} bytes")]
-    RowTooLarge,
+    #[error("the row would have more than the {max} bytes that can be stored")]
+    RowTooLarge {
+        /// Most bytes of its JSON: see [`Projection::limit_rows`].
+        max: usize,
+    },
 }
 
 impl FoldError {
@@ -114,7 +117,7 @@ impl FoldError {
             FoldError::NotANumber { .. } => "NotANumber",
             FoldError::Decimal { .. } => "TooManyDigits",
             FoldError::TooDeep { .. } => "TooDeep",
-            FoldError::RowTooLarge => "RowTooLarge",
+            FoldError::RowTooLarge { .. } => "RowTooLarge",
         }
     }
 }
@@ -264,7 +267,7 @@ impl Projection {
             let Some(handler) = self.handlers.get(index) else {
                 continue;
             };
-            match handler.run(index, row, event) {
+            match handler.run(index, row, event, self.row_bytes_max) {
                 Ok(ran_now) => ran |= ran_now,
                 Err(error) => {
                     failed = Some(error);
@@ -324,7 +327,13 @@ fn key_token(
 
 impl CompiledHandler {
     /// Changes the row; false if its condition doesn't hold.
-    fn run(&self, index: usize, row: &mut Row, event: &Event) -> Result<bool, FoldError> {
+    fn run(
+        &self,
+        index: usize,
+        row: &mut Row,
+        event: &Event,
+        row_bytes_max: usize,
+    ) -> Result<bool, FoldError> {
         let mut columns: Vec<(&str, Value)> =
             Vec::with_capacity(self.set.len() + self.increment.len());
         {
@@ -373,7 +382,7 @@ impl CompiledHandler {
             row.exists = false;
             row.bytes = 0;
         } else {
-            row.merge(columns)?;
+            row.merge(columns, row_bytes_max)?;
         }
         Ok(true)
     }
@@ -429,12 +438,12 @@ fn sum(column: Option<&Value>, by: &Value, field: impl Fn() -> String) -> Result
 }
 
 impl Row {
-    fn merge(&mut self, columns: Vec<(&str, Value)>) -> Result<(), FoldError> {
+    fn merge(&mut self, columns: Vec<(&str, Value)>, max: usize) -> Result<(), FoldError> {
         let added = columns
             .iter()
             .map(|(column, value)| text_bytes_max(column) + json_bytes_max(value) + 2)
             .sum::<usize>();
-        if self.bytes + added + 2 <= ROW_BYTES_MAX {
+        if self.bytes + added + 2 <= max {
             self.bytes += added;
             self.put(columns);
             return Ok(());
@@ -443,8 +452,8 @@ impl Row {
         let mut merged = self.clone();
         merged.put(columns);
         merged.bytes = merged.columns.to_json().len();
-        if merged.bytes > ROW_BYTES_MAX {
-            return Err(FoldError::RowTooLarge);
+        if merged.bytes > max {
+            return Err(FoldError::RowTooLarge { max });
         }
         *self = merged;
         Ok(())

@@ -124,6 +124,23 @@ impl Sources {
         text
     }
 
+    /// At least the bytes of anything that [`Sources::write`] writes.
+    #[must_use]
+    pub fn positions_bytes_max(&self) -> usize {
+        let of_source = |source: &Source| {
+            let stream = source.stream.namespace.len() + "/".len() + source.stream.name.len();
+            let places = (0..=source.lineage.current()).map(|generation| {
+                let position = Position {
+                    generation,
+                    sequence: u64::MAX,
+                };
+                source.lineage.write(position).len()
+            });
+            stream + "=;".len() + places.max().unwrap_or(0)
+        };
+        self.0.iter().map(of_source).sum()
+    }
+
     /// Reads what [`Sources::write`] writes.
     ///
     /// # Errors
@@ -375,7 +392,9 @@ mod tests {
             positions.set(0, at(0, orders));
             positions.set(1, if payments == 0 { at(0, 0) } else { at(generation, payments) });
             let sources = sources();
-            let read = sources.read(&sources.write(&positions)).unwrap();
+            let written = sources.write(&positions);
+            prop_assert!(written.len() <= sources.positions_bytes_max());
+            let read = sources.read(&written).unwrap();
             prop_assert_eq!(read.get(0), positions.get(0));
             prop_assert_eq!(read.get(1), positions.get(1));
         }

@@ -133,7 +133,7 @@ pub fn projection(resource: &Projection) -> Report<ProjectionPlan> {
     let rows = rows(&mut findings, sink, &id);
 
     if retry.is_some() {
-        let instead = "remove the field: what the bucket can't take is parked at once as `onError` says, everything else is tried until it works";
+        let instead = "remove the field: a row too large for the bucket is parked at once as `onError` says, everything else is tried until it works";
         findings.not_yet(&spec.field("retry"), instead);
     }
     let default = ProjectionPolicy::default();

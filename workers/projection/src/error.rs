@@ -61,7 +61,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// Whether the row is refused for good, as far as the server says (the bucket is full, the row is too large for it).
+    /// Whether the row is refused for good, as far as the server says (the bucket is full, or its limit was lowered).
     pub fn is_refusal(&self) -> bool {
         match self {
             SessionError::Row { source, .. } | SessionError::Park { source, .. } => {
@@ -96,13 +96,13 @@ pub enum Stopped {
     },
     /// Rows exist, but the events they were made of are gone: a new key space would lack them.
     #[error(
-        "source {stream} no longer holds {lost} of the events that the rows readers see were folded from: new rows would lack them. \
+        "source {stream} no longer holds up to {lost} of the events that the rows readers see were folded from: new rows would lack them. \
          The old rows stay and are kept up to date; `tidemill projection accept-source` has the new ones made without what is gone"
     )]
     HistoryTruncated {
         /// The source.
         stream: StreamRef,
-        /// How many.
+        /// At most how many.
         lost: u64,
     },
     /// Something else wrote into the rows bucket.

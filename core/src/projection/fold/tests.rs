@@ -1,5 +1,5 @@
 use super::super::position::Lineage;
-use super::super::row::{Source, Sources};
+use super::super::row::{ROW_BYTES_MAX, Source, Sources};
 use super::*;
 use crate::definition::{ProjectionDefinition, StreamRef};
 use crate::json::Object;
@@ -275,6 +275,38 @@ fn rows_that_could_not_be_read_again_are_refused() {
             Ok(Folded::Stored)
         );
     }
+}
+
+#[test]
+fn a_sink_that_takes_less_limits_rows_too() {
+    let mut projection = projection(r#"[{"set":{"a":"=event.data"}}]"#);
+    projection.limit_rows(20);
+    let fold = |before: &str, data: &str| {
+        let event = event("T", Some("k"), data);
+        let mut row = row(before);
+        let touch = projection.touches(0, &event).pop().unwrap();
+        let folded = projection.fold(&mut row, &touch, 0, at(9), &event);
+        (folded, row.value())
+    };
+    let stored = |row: &str| (Ok(Folded::Stored), row.to_owned());
+    assert_eq!(
+        fold("", r#""abcdefghijkl""#),
+        stored(r#"{"a":"abcdefghijkl"}"#)
+    );
+    let refused = Err(FoldError::RowTooLarge { max: 20 });
+    assert_eq!(
+        fold("", r#""abcdefghijklm""#),
+        (refused.clone(), "{}".to_owned())
+    );
+    // A row of an earlier, wider limit can only shrink.
+    let before = r#"{"a":"abcdefghijklmnopq"}"#;
+    assert_eq!(
+        fold(before, r#""bcdefghijklmn""#),
+        (refused, before.to_owned())
+    );
+    assert_eq!(fold(before, "1"), stored(r#"{"a":1}"#));
+    projection.limit_rows(usize::MAX);
+    assert_eq!(projection.row_bytes_max(), ROW_BYTES_MAX);
 }
 
 #[test]

@@ -175,8 +175,8 @@ fn what_becomes_of_a_waiting_event() {
     assert_eq!(redriven(true, Ok(Folded::Stored)), Redriven::Done);
     assert_eq!(redriven(true, Ok(Folded::Passed)), Redriven::RowIsAhead);
     assert_eq!(
-        redriven(true, Err(FoldError::RowTooLarge)),
-        Redriven::Fails(FoldError::RowTooLarge)
+        redriven(true, Err(FoldError::RowTooLarge { max: 1 })),
+        Redriven::Fails(FoldError::RowTooLarge { max: 1 })
     );
 }
 
@@ -259,7 +259,10 @@ fn read(headers: &[(String, String)], payload: &[u8]) -> Result<Entry, EntryErro
 #[test]
 fn an_entry_is_read_as_it_was_written() {
     for source in 0..2 {
-        for failure in [None, Some(Failure::from(&FoldError::RowTooLarge))] {
+        for failure in [
+            None,
+            Some(Failure::from(&FoldError::RowTooLarge { max: 1 })),
+        ] {
             let entry = entry(source, failure);
             let (headers, payload) = written(&entry);
             assert_eq!(read(&headers, &payload), Ok(entry));

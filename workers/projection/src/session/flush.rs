@@ -1,12 +1,13 @@
-//! Writing rows and parked events, many at a time.
+//! Writing rows and parked events, many at a time, and how large a row may be.
 
 use super::cache::{Cached, Place};
 use super::{Session, finished};
 use crate::error::SessionError;
+use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::names::{PROJECTION_PARTITIONS, headers, partition};
 use tidemill_core::planted::{Bug, planted};
-use tidemill_core::projection::{KeySpace, Position, Sources};
+use tidemill_core::projection::{KeySpace, Position, ROW_BYTES_MAX, Sources};
 use tidemill_nats::kv::{Guard, KvWrite};
 use tidemill_nats::{HeaderMap, KvBucket, PendingAck, Publish, PublishError, Publisher};
 use tokio_util::task::AbortOnDropHandle;
@@ -23,6 +24,9 @@ const DIRTY_AGE_MAX_FAR: Duration = Duration::from_secs(5);
 const FAR_FROM_HEAD: u64 = 200_000;
 /// Rows made ready to be written at a time: what was folded meanwhile goes with those whose turn hasn't come.
 const WRITE_BATCH: usize = 16_384;
+
+/// What is stored with a row beside its JSON and its positions, in bytes: the names of its headers, its revision, the guard. About 200.
+const ROW_HEADERS_BYTES: usize = 512;
 
 /// What is to be written together.
 #[derive(Debug)]
@@ -91,6 +95,27 @@ pub(crate) fn begin(
 }
 
 impl Session {
+    /// Asks how large a row the sink takes: an event that would make it larger parks its key, as any that can't be folded. A limit that is
+    /// lowered under a session ends it with the first row that is refused; the next session knows it.
+    pub(super) async fn limit_rows(&mut self) -> Result<(), SessionError> {
+        let bucket = self
+            .store
+            .nats
+            .stream_state(self.store.rows.stream())
+            .await?;
+        let taken = bucket
+            .message_bytes_max()
+            .unwrap_or(usize::MAX)
+            .min(self.store.nats.max_payload());
+        let around = ROW_HEADERS_BYTES + self.sources.positions_bytes_max();
+        let bytes = taken.saturating_sub(around).min(ROW_BYTES_MAX);
+        if bytes != self.projection.row_bytes_max() && !planted(Bug::SinkLimitUnseen) {
+            tracing::info!(bytes, "the sink limits how large a row may be");
+            Arc::make_mut(&mut self.projection).limit_rows(bytes);
+        }
+        Ok(())
+    }
+
     pub(super) fn may_fold(&self) -> bool {
         self.halted.is_none()
             && self.cache.dirty() < DIRTY_ROWS_MAX

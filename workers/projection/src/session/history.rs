@@ -2,7 +2,8 @@
 //!
 //! A stream may lose messages at its beginning (limits, a purge) and in the middle (limits per subject, a deletion). What is gone stays
 //! gone, so every key space counts the sequences it found gone on its way: new rows that are as far as the old ones and counted more
-//! lack what the old ones have, and nothing else can be missing.
+//! lack what the old ones have. A stream that was set back or replaced loses its end: rows that outlived that hold it, and say how much.
+//! Nothing else can be missing.
 
 use super::lead::Live;
 use crate::error::{SessionError, Stopped};
@@ -10,9 +11,25 @@ use crate::store::Store;
 use tidemill_core::definition::StreamRef;
 use tidemill_core::names::PROJECTION_PARTITIONS;
 use tidemill_core::planted::{Bug, planted};
-use tidemill_core::projection::{KeySpace, Sources};
+use tidemill_core::projection::{KeySpace, Source, Sources};
 
-/// Refuses to build rows of sources in which so many sequences are `gone`, by the source's index, if the rows that readers see have more.
+/// What rows lack of a source, and what they hold of it that it lost later, both in sequences.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    /// See [`Checkpoint::gone`](tidemill_core::projection::Checkpoint::gone).
+    pub(super) gone: u64,
+    /// See [`Checkpoint::outlived`](tidemill_core::projection::Checkpoint::outlived).
+    pub(super) outlived: u64,
+}
+
+impl Found {
+    /// At most how many events `old` has that these rows haven't: outlived sequences without an event, or before the start, count too.
+    fn lost_since(self, old: Found) -> u64 {
+        (self.gone + old.outlived).saturating_sub(old.gone + self.outlived)
+    }
+}
+
+/// Refuses to build rows of which so much was `found`, by the source's index, if the rows that readers see have more.
 ///
 /// # Errors
 /// [`Stopped::HistoryTruncated`]
@@ -20,7 +37,7 @@ pub(super) async fn refuse_lost(
     store: &Store,
     live: &Live,
     sources: &Sources,
-    gone: &[u64],
+    found: &[Found],
 ) -> Result<(), SessionError> {
     let Live::At {
         space,
@@ -33,14 +50,12 @@ pub(super) async fn refuse_lost(
     };
     // The old rows hold nothing of a source that only the new ones have.
     let shared = shared(sources, streams.as_deref());
-    let missed = found_gone(store, space, &shared).await?;
-    for (source, missed) in shared.iter().zip(missed) {
+    let old = found_in(store, space, &shared).await?;
+    for (source, old) in shared.iter().zip(old) {
         let index = sources.iter().position(|one| one.stream == source.stream);
-        let gone = index.and_then(|index| gone.get(index)).copied();
-        if let Some(lost) = gone.unwrap_or(0).checked_sub(missed)
-            && lost > 0
-            && !planted(Bug::TruncationUnseen)
-        {
+        let new = index.and_then(|index| found.get(index)).copied();
+        let lost = new.unwrap_or_default().lost_since(old);
+        if lost > 0 && !planted(Bug::TruncationUnseen) {
             return Err(Stopped::HistoryTruncated {
                 stream: source.stream.clone(),
                 lost,
@@ -59,21 +74,23 @@ pub(super) fn shared(sources: &Sources, streams: Option<&[StreamRef]>) -> Source
     Sources::new(shared.cloned().collect())
 }
 
-/// Per source, most sequences that any partition of a key space has found gone.
-pub(super) async fn found_gone(
+/// Per source, the most that any partition of a key space has found.
+pub(super) async fn found_in(
     store: &Store,
     space: &KeySpace,
     sources: &Sources,
-) -> Result<Vec<u64>, SessionError> {
+) -> Result<Vec<Found>, SessionError> {
     let checkpoints = store
         .checkpoints(space, sources, 0..PROJECTION_PARTITIONS)
         .await?;
-    let most = |index| {
-        checkpoints
-            .iter()
-            .map(|(_, _, checkpoint)| checkpoint.gone(index))
-            .max()
-            .unwrap_or(0)
+    let most = |(index, source): (usize, &Source)| {
+        let mut found = Found::default();
+        for (_, _, checkpoint) in &checkpoints {
+            found.gone = found.gone.max(checkpoint.gone(index));
+            let outlived = checkpoint.outlived(index, &source.lineage);
+            found.outlived = found.outlived.max(outlived);
+        }
+        found
     };
-    Ok((0..sources.len()).map(most).collect())
+    Ok(sources.iter().enumerate().map(most).collect())
 }

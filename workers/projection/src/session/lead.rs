@@ -123,8 +123,8 @@ impl Session {
             return Ok(false);
         }
         // A limit or a purge may have overtaken the reading of any worker.
-        let gone = history::found_gone(&self.store, &self.space, &self.sources).await?;
-        history::refuse_lost(&self.store, &self.lead.live, &self.sources, &gone).await?;
+        let found = history::found_in(&self.store, &self.space, &self.sources).await?;
+        history::refuse_lost(&self.store, &self.lead.live, &self.sources, &found).await?;
         if !self.store.set_live(&self.space, guard).await? {
             return Err(SessionError::Superseded("the pointer `live`"));
         }

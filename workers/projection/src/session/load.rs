@@ -1,7 +1,7 @@
 //! What a session begins with.
 
 use super::cache::Cache;
-use super::history;
+use super::history::{self, Found};
 use super::intake::{self, Preparation};
 use super::lead::{Lead, Live};
 use super::progress::Progress;
@@ -70,7 +70,7 @@ pub(super) async fn load(
     let checkpoints = store
         .checkpoints(&plan.space, &sources, plan.owned.iter())
         .await?;
-    let mut progress = Progress::new(plan.owned.clone(), sources.len(), checkpoints);
+    let mut progress = Progress::new(plan.owned.clone(), &sources, checkpoints);
     let mut after = Vec::new();
     for (index, ((source, state), start)) in sources.iter().zip(&states).zip(&starts).enumerate() {
         verify(&store, source, state, &progress.checkpointed(index)).await?;
@@ -89,7 +89,7 @@ pub(super) async fn load(
     let mut preparations = Vec::new();
     let mut intake = Vec::new();
     let mut readers = Vec::new();
-    let mut gone = Vec::new();
+    let mut found = Vec::new();
     for (index, (source, from)) in sources.iter().zip(&after).enumerate() {
         let binding = store
             .contract
@@ -110,13 +110,16 @@ pub(super) async fn load(
         .await?;
         // What is gone behind the position, in the middle too: sequences that nothing will be read of.
         let ahead = reader.state().last.saturating_sub(*from);
-        gone.push(progress.gone(index) + ahead.saturating_sub(reader.pending()));
+        found.push(Found {
+            gone: progress.gone(index) + ahead.saturating_sub(reader.pending()),
+            outlived: progress.outlived(index),
+        });
         let (batches, handle) = intake::read(reader, preparation.clone());
         preparations.push(preparation);
         intake.push(batches);
         readers.push(handle);
     }
-    history::refuse_lost(&store, &plan.live, &sources, &gone).await?;
+    history::refuse_lost(&store, &plan.live, &sources, &found).await?;
     let heads: Vec<u64> = states.iter().map(|state| state.last).collect();
     let pending = heads
         .iter()
@@ -158,6 +161,7 @@ pub(super) async fn load(
         meters,
         next_source: 0,
     };
+    session.limit_rows().await?;
     session.load_parked().await?;
     Ok(session)
 }

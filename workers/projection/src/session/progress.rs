@@ -63,6 +63,8 @@ pub(crate) struct Progress {
     written: Vec<Written>,
     /// Per partition and source: only what is gone behind it counts. See [`Progress::count_gone_behind`].
     gone_behind: Vec<Vec<u64>>,
+    /// Per partition and source, see [`Checkpoint::outlived`]: when the session began.
+    outlived: Vec<Vec<u64>>,
 }
 
 /// What is in KV for one partition.
@@ -76,25 +78,29 @@ impl Progress {
     /// Progress of the partitions with these checkpoints; `checkpoints` are partition, revision in KV (0 = none), checkpoint.
     pub(crate) fn new(
         owned: Partitions,
-        sources: usize,
+        sources: &Sources,
         checkpoints: Vec<(u16, u64, Checkpoint)>,
     ) -> Progress {
+        let of_each = || vec![vec![0; sources.len()]; usize::from(PROJECTION_PARTITIONS)];
         let count = usize::from(PROJECTION_PARTITIONS);
         let mut begun = vec![Checkpoint::default(); count];
         let mut written = vec![Written::default(); count];
         let mut tallies = vec![Tally::default(); count];
-        let mut gone = vec![vec![0; sources]; count];
+        let (mut gone, mut outlived) = (of_each(), of_each());
         for (partition, revision, checkpoint) in checkpoints {
             let index = usize::from(partition);
-            if let (Some(begun), Some(written), Some(tally), Some(gone)) = (
+            if let (Some(begun), Some(written), Some(tally), Some(gone), Some(outlived)) = (
                 begun.get_mut(index),
                 written.get_mut(index),
                 tallies.get_mut(index),
                 gone.get_mut(index),
+                outlived.get_mut(index),
             ) {
                 *tally = checkpoint.tally;
-                for (source, gone) in gone.iter_mut().enumerate() {
+                let numbers = gone.iter_mut().zip(outlived);
+                for (source, (of, (gone, outlived))) in sources.iter().zip(numbers).enumerate() {
                     *gone = checkpoint.gone(source);
+                    *outlived = checkpoint.outlived(source, &of.lineage);
                 }
                 *written = Written {
                     revision,
@@ -104,12 +110,13 @@ impl Progress {
             }
         }
         let now = Moment {
-            sources: vec![SourceCheckpoint::default(); sources],
+            sources: vec![SourceCheckpoint::default(); sources.len()],
             tallies,
             gone,
         };
         Progress {
-            gone_behind: vec![vec![0; sources]; count],
+            gone_behind: of_each(),
+            outlived,
             owned,
             stored: now.clone(),
             now,
@@ -173,6 +180,12 @@ impl Progress {
         self.owned.iter().filter_map(of).copied().max().unwrap_or(0)
     }
 
+    /// Most sequences of a source that rows of any owned partition have outlived, when the session began.
+    pub(crate) fn outlived(&self, source: usize) -> u64 {
+        let of = |partition: u16| self.outlived.get(usize::from(partition))?.get(source);
+        self.owned.iter().filter_map(of).copied().max().unwrap_or(0)
+    }
+
     /// Distinct checkpointed positions of a source, to be compared with the stream.
     pub(crate) fn checkpointed(&self, source: usize) -> Vec<SourceCheckpoint> {
         let partitions = self
@@ -227,7 +240,14 @@ impl Progress {
             false => &self.stored,
         };
         for (source, reached) in stored.sources.iter().enumerate() {
-            if reached.position > checkpoint.source(source).position {
+            let before = checkpoint.source(source).position;
+            if reached.position > before {
+                if reached.position.generation > before.generation
+                    && !planted(Bug::OutlivedForgotten)
+                {
+                    let outlived = self.outlived.get(index).and_then(|of| of.get(source));
+                    checkpoint.set_outlived(source, outlived.copied().unwrap_or(0));
+                }
                 checkpoint.set_source(source, *reached);
             }
         }
@@ -304,6 +324,16 @@ mod tests {
         }
     }
 
+    fn sources() -> Sources {
+        Sources::new(vec![tidemill_core::projection::Source {
+            stream: tidemill_core::definition::StreamRef {
+                namespace: "s".to_owned(),
+                name: "a".to_owned(),
+            },
+            lineage: Lineage::first("i"),
+        }])
+    }
+
     fn checkpoint(sequence: u64, seen: u64) -> Checkpoint {
         let mut checkpoint = Checkpoint::default();
         checkpoint.set_source(0, at(sequence));
@@ -316,7 +346,7 @@ mod tests {
         let owned: Partitions = [3, 5].into_iter().collect();
         let mut progress = Progress::new(
             owned,
-            1,
+            &sources(),
             vec![(3, 1, checkpoint(10, 4)), (5, 2, checkpoint(20, 6))],
         );
         assert_eq!(progress.resume_after(0, &Lineage::first("i")), 10);
@@ -352,18 +382,12 @@ mod tests {
 
     #[test]
     fn what_is_gone_counts_once() {
-        let sources = Sources::new(vec![tidemill_core::projection::Source {
-            stream: tidemill_core::definition::StreamRef {
-                namespace: "s".to_owned(),
-                name: "a".to_owned(),
-            },
-            lineage: Lineage::first("i"),
-        }]);
+        let sources = sources();
         for (strict, expected) in [(true, [26, 16]), (false, [16, 16])] {
             let owned: Partitions = [3, 5].into_iter().collect();
             let mut progress = Progress::new(
                 owned,
-                1,
+                &sources,
                 vec![(3, 1, checkpoint(10, 4)), (5, 2, checkpoint(20, 6))],
             );
             progress.count_gone_behind(&sources, strict);

@@ -99,6 +99,8 @@ impl Session {
             return Ok(None);
         }
         self.settle().await?;
+        // Whoever asks may have made room for a row that was too large.
+        self.limit_rows().await?;
         let mut outcome = Outcome::default();
         let mut skip = None;
         match (ask.want, &token, &ask.position) {

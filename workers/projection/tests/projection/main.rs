@@ -13,4 +13,5 @@ mod parking;
 mod planted;
 mod reset;
 mod revisions;
+mod row_size;
 mod support;

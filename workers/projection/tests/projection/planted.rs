@@ -50,6 +50,14 @@ const CAUGHT: &[(Bug, &str)] = &[
         "revisions::a_rebuild_that_would_lose_what_is_gone_is_refused_and_the_rows_go_on",
     ),
     (
+        Bug::OutlivedForgotten,
+        "reset::a_source_that_lost_its_end_is_noticed_and_read_on_when_it_is_accepted",
+    ),
+    (
+        Bug::SinkLimitUnseen,
+        "row_size::a_row_larger_than_the_server_takes_parks_its_key",
+    ),
+    (
         Bug::KeylessPasses,
         "parking::trying_again_what_has_no_key_passes_nothing_that_waits_for_another_row",
     ),

@@ -84,6 +84,31 @@ async fn a_source_that_lost_its_end_is_noticed_and_read_on_when_it_is_accepted()
     all.extend(events(5_000, 5_001).into_iter().map(|event| (9_000, event)));
     world.expect_rows("and on", &reference(&sums(), &all)).await;
     worker.stop().await;
+
+    // Another definition has only what the stream still holds: somebody has to know that, however long ago it was lost.
+    let counts = definition(json!([{"increment": {"count": 1}}]));
+    let worker = world.worker("a", &counts).await;
+    let status = world.expect_stopped("HistoryTruncated").await;
+    let message = status["stopped"]["message"].as_str().unwrap();
+    assert!(message.contains("up to 40 of the events"), "{message}");
+    world
+        .expect_rows("the old rows stay", &reference(&sums(), &all))
+        .await;
+    world.ask("accept-source", json!({})).await.unwrap();
+    all.retain(|(sequence, _)| !(61..=100).contains(sequence));
+    world
+        .expect_rows("what is left", &reference(&counts, &all))
+        .await;
+    // These never had what is gone.
+    world.ask("rebuild", json!({})).await.unwrap();
+    let rebuilt = format!("{}-1", counts.revision());
+    world
+        .expect_status("rebuilt", |status| status["live"] == json!(rebuilt))
+        .await;
+    world
+        .expect_rows("the same", &reference(&counts, &all))
+        .await;
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

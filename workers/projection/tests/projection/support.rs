@@ -54,9 +54,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start() -> World {
+        World::on(NatsServer::start().await.unwrap()).await
+    }
+
+    pub(crate) async fn on(server: NatsServer) -> World {
         #[cfg(feature = "planted-bugs")]
         tidemill_testbed::planted::plant_as_told().unwrap();
-        let server = NatsServer::start().await.unwrap();
         let nats = Nats::connect(&Connection::plain(&server.url()), "test")
             .await
             .unwrap();
