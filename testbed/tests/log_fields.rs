@@ -167,7 +167,7 @@ async fn lines_about_an_event_that_cannot_be_folded_name_it_and_its_key() {
         (
             OnError::Skip,
             "WARN",
-            "an event can't be folded and is left out",
+            "an event can't be folded: it is left out",
             "NoSuchKey",
         ),
         (

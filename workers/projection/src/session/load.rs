@@ -1,11 +1,12 @@
 //! What a session begins with.
 
 use super::cache::Cache;
+use super::folding::read_row;
 use super::history::{self, Found};
 use super::intake::{self, Preparation};
 use super::lead::{Lead, Live};
 use super::progress::Progress;
-use super::{Plan, Session, read_row};
+use super::{Plan, Session};
 use crate::error::{SessionError, Stopped};
 use crate::meters::Meters;
 use crate::observed::Observer;

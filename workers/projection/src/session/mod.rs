@@ -5,7 +5,9 @@
 //! what was folded already changes nothing, so nothing has to be undone.
 
 pub(crate) mod cache;
+mod checkpointing;
 pub(crate) mod flush;
+mod folding;
 mod history;
 pub(crate) mod intake;
 mod lead;
@@ -19,7 +21,7 @@ use crate::meters::Meters;
 use crate::observed::StreamEnd;
 use crate::observed::{Observed, Observer};
 use crate::store::{Decisions, Store};
-use cache::{Cache, Cached, Place};
+use cache::{Cache, Place};
 use flush::{Flushed, ParkedEvent, Unstored};
 use intake::{Batch, Batches, Incoming, Preparation};
 use lead::Lead;
@@ -28,17 +30,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::definition::{ProjectionDefinition, ProjectionPolicy};
-use tidemill_core::names::{ParkedSubject, headers};
-use tidemill_core::parked::{Failure, Kept};
-use tidemill_core::projection::parked::{
-    Admission, Consequence, Entry, ParkedKeys, StopReason, Waiting, admit, consequence,
-};
-use tidemill_core::projection::{
-    Checkpoint, FoldError, Folded, KeySpace, Position, Positions, Projection, Row,
-    SourceCheckpoint, Sources, Touch, event_partition,
-};
-use tidemill_nats::kv::{Guard, KvWrite};
-use tidemill_nats::{ApiError, ConnectionStatus, KvEntry, Publish, header_map};
+use tidemill_core::projection::parked::{ParkedKeys, StopReason};
+use tidemill_core::projection::{Checkpoint, KeySpace, Position, Positions, Projection, Sources};
+use tidemill_nats::{ApiError, ConnectionStatus, Publish};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -51,10 +45,6 @@ pub(crate) use redrive::{Ask, Command, Want};
 const NEAR_HEAD: u64 = 2_000;
 /// Checkpoints are written at most once in this time.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
-/// A checkpoint of a partition without any event of its own is written when it is so many events behind: reading them again takes a second.
-const CHECKPOINT_BEHIND_MAX: u64 = 50_000;
-/// Most events left out that are named in the log, per session.
-const LEFT_OUT_SAID_MAX: u32 = 100;
 /// How often it is said how far a session is.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(200);
 /// How often streams are asked how much waits, while nothing is folded.
@@ -255,340 +245,12 @@ impl Session {
         self.lag() < NEAR_HEAD
     }
 
-    /// Folds a batch of one source.
-    async fn take(&mut self, source: usize, batch: Batch) -> Result<(), SessionError> {
-        if let Some(pending) = self.pending.get_mut(source) {
-            *pending = batch.pending;
-        }
-        self.fold_all(batch.events).await
-    }
-
-    async fn fold_all(
-        &mut self,
-        events: impl IntoIterator<Item = Incoming>,
-    ) -> Result<(), SessionError> {
-        let events: Vec<Incoming> = events.into_iter().collect();
-        let touched = events
-            .iter()
-            .flat_map(|event| event.touches.iter().map(move |touch| (event, touch)));
-        let due = touched.filter(|(event, touch)| {
-            self.progress
-                .is_due(touch.partition, event.source, event.position)
-        });
-        let cold: Vec<Box<str>> = due
-            .filter(|(_, touch)| !touch.is_keyless() && self.cache.is_cold(&touch.token))
-            .map(|(_, touch)| touch.token.clone())
-            .collect();
-        self.warm(cold).await?;
-        self.meters.events.inc_by(events.len() as u64);
-        for event in events {
-            if self.halted.is_some() {
-                self.held.push_back(event);
-                continue;
-            }
-            if let Err(halted) = self.fold(&event) {
-                tracing::error!(
-                    stream = self.stream_of(&event),
-                    position = %halted.position,
-                    event_id = event.id(),
-                    correlation_id = event.correlation_id(),
-                    key = %halted.token,
-                    reason = halted.reason.reason(),
-                    error = halted.message,
-                    "the projection stops before an event"
-                );
-                self.halted = Some(halted);
-                self.held.push_back(event);
-            }
-        }
-        if self.cache.dirty() > 0 && self.dirty_since.is_none() {
-            self.dirty_since = Some(Instant::now());
-        }
-        self.cache.sweep();
-        Ok(())
-    }
-
-    /// Reads rows that aren't in memory.
-    async fn warm(&mut self, mut tokens: Vec<Box<str>>) -> Result<(), SessionError> {
-        if tokens.is_empty() {
-            return Ok(());
-        }
-        tokens.sort_unstable();
-        tokens.dedup();
-        let keys: Vec<String> = tokens
-            .iter()
-            .map(|token| self.space.row_key(token))
-            .collect();
-        let entries = self.store.rows.get_many(&keys).await?;
-        for (token, entry) in tokens.iter().zip(entries) {
-            let (row, revision) = match entry {
-                None => (Row::missing(), 0),
-                Some(entry) => (read_row(&self.sources, &entry)?, entry.revision),
-            };
-            self.cache.insert(token, row, revision);
-        }
-        Ok(())
-    }
-
-    /// Folds one event into all rows it touches that are this session's.
-    fn fold(&mut self, event: &Incoming) -> Result<(), Halted> {
-        let (source, position) = (event.source, event.position);
-        if let Some(read_to) = self.read_to.get_mut(source) {
-            // Once, also where folding stops before the event and is tried again.
-            let after = std::mem::replace(read_to, position.sequence);
-            if position.sequence > after + 1 {
-                self.progress.gone_between(source, after, position.sequence);
-            }
-        }
-        for touch in &event.touches {
-            if self.progress.is_due(touch.partition, source, position) {
-                self.fold_touch(event, touch)?;
-            }
-        }
-        let counted_in = event_partition(event.event.as_ref().ok());
-        if self.progress.is_due(counted_in, source, position)
-            && let Some(tally) = self.progress.tally(counted_in)
-        {
-            tally.seen += 1;
-            match event.touches.is_empty() {
-                true => tally.skipped += 1,
-                false => tally.matched += 1,
-            }
-        }
-        self.progress.folded(
-            source,
-            SourceCheckpoint {
-                position,
-                stored_at: Some(event.message.stored_at),
-            },
-        );
-        Ok(())
-    }
-
-    fn fold_touch(&mut self, event: &Incoming, touch: &Touch) -> Result<(), Halted> {
-        let (source, position, token) = (event.source, event.position, &*touch.token);
-        let decided = !self.decisions.is_empty()
-            && self
-                .decisions
-                .contains(&(source, position, touch.token.clone()));
-        let place = (!touch.is_keyless()).then(|| self.cache.locate(token));
-        let row = place.and_then(|place| self.cache.at(place));
-        let row = row.map_or_else(Position::default, |cached| {
-            cached.row.positions().get(source)
-        });
-        let error = match admit(&self.parked, token, source, position, row, decided) {
-            Admission::Passed | Admission::Waits => return Ok(()),
-            Admission::LeftOut => {
-                self.count(touch.partition, |tally| tally.left_out += 1);
-                return Ok(());
-            }
-            Admission::Follows => {
-                self.park(event, touch, None);
-                return Ok(());
-            }
-            Admission::Fold => match self.fold_into_row(event, touch, place) {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            },
-        };
-        match consequence(&self.policy, &self.parked, token) {
-            Consequence::LeaveOut => {
-                self.left_out_said += 1;
-                // Whoever chose `Skip` may have many; they are counted, and the first tell why.
-                if self.left_out_said <= LEFT_OUT_SAID_MAX {
-                    tracing::warn!(
-                        stream = self.stream_of(event),
-                        %position,
-                        event_id = event.id(),
-                        correlation_id = event.correlation_id(),
-                        key = token,
-                        reason = error.reason(),
-                        %error,
-                        "an event can't be folded and is left out"
-                    );
-                }
-                self.count(touch.partition, |tally| tally.left_out += 1);
-                Ok(())
-            }
-            Consequence::Park => {
-                // Once for each key: what follows is the same trouble.
-                if self.parked.waiting(token).is_empty() {
-                    tracing::warn!(
-                        stream = self.stream_of(event),
-                        %position,
-                        event_id = event.id(),
-                        correlation_id = event.correlation_id(),
-                        key = token,
-                        reason = error.reason(),
-                        %error,
-                        "an event can't be folded: its key is parked"
-                    );
-                }
-                self.park(event, touch, Some(&error));
-                Ok(())
-            }
-            Consequence::Stop(reason) => Err(Halted {
-                reason,
-                token: token.into(),
-                source,
-                position,
-                message: error.to_string(),
-            }),
-        }
-    }
-
-    /// The EventStream that an event came from, for logs.
-    fn stream_of(&self, event: &Incoming) -> Option<String> {
-        let source = self.sources.get(event.source)?;
-        Some(source.stream.to_string())
-    }
-
-    /// `place`: of the row; `None` for what has no key.
-    fn fold_into_row(
-        &mut self,
-        event: &Incoming,
-        touch: &Touch,
-        place: Option<Place>,
-    ) -> Result<Folded, FoldError> {
-        if let Some(error) = touch.error() {
-            return Err(error.clone());
-        }
-        let decoded = event
-            .event
-            .as_ref()
-            .map_err(|error| FoldError::Decode(error.clone()))?;
-        let place = place.unwrap_or_else(|| self.cache.locate(&touch.token));
-        let Some(Cached { row, .. }) = self.cache.at_mut(place) else {
-            return Ok(Folded::Nothing);
-        };
-        let folded = self
-            .projection
-            .fold(row, touch, event.source, event.position, decoded)?;
-        if folded == Folded::Stored {
-            self.cache.changed(place);
-            self.count(touch.partition, |tally| tally.folded += 1);
-        }
-        Ok(folded)
-    }
-
-    fn count(&mut self, partition: u16, count: impl FnOnce(&mut tidemill_core::projection::Tally)) {
-        if let Some(tally) = self.progress.tally(partition) {
-            count(tally);
-        }
-    }
-
-    /// Copies an event to the parked stream with the next flush.
-    fn park(&mut self, event: &Incoming, touch: &Touch, error: Option<&FoldError>) {
-        let message = &event.message;
-        let headers = intake::borrowed_headers(message.headers.as_ref());
-        let Some(source) = self.sources.get(event.source) else {
-            // What is read comes from these sources.
-            return;
-        };
-        let kept = Kept::copy(
-            &message.subject,
-            &headers,
-            &message.payload,
-            self.store.nats.max_payload(),
-        );
-        let entry = Entry {
-            key_space: self.space.clone(),
-            source: event.source,
-            position: event.position,
-            failure: error.map(Failure::from),
-            stored_at: message.stored_at,
-            kept,
-        };
-        let (headers, payload) = entry.to_parked(source).write();
-        let subject = ParkedSubject::Row {
-            partition: touch.partition,
-            token: touch.token.to_string(),
-        };
-        let subject = subject.to_subject(self.store.resource(), self.store.nats.root());
-        let publish = Publish {
-            headers: header_map(headers),
-            ..Publish::new(subject, payload)
-        };
-        let waiting = Waiting {
-            // Known when the flush is done; nothing needs it before.
-            kept_at: 0,
-            source: event.source,
-            position: event.position,
-            reason: error.map(|error| error.reason().into()),
-        };
-        self.parked.add(&touch.token, waiting);
-        let parked = ParkedEvent {
-            token: touch.token.clone(),
-            source: event.source,
-            position: event.position,
-        };
-        self.parking.push((parked, publish));
-    }
-
     /// Stores everything that is folded and says so in the checkpoints.
     async fn finish(&mut self) -> Result<(), SessionError> {
         self.intake.clear();
         self.settle().await?;
         self.checkpoint_now().await?;
         self.observe();
-        Ok(())
-    }
-
-    /// Writes every checkpoint that has moved, and waits for it.
-    async fn checkpoint_now(&mut self) -> Result<(), SessionError> {
-        if self.checkpointing.is_some() {
-            let written = finished(&mut self.checkpointing).await?;
-            self.wrote(written)?;
-        }
-        self.begin_checkpoint(true);
-        if self.checkpointing.is_some() {
-            let written = finished(&mut self.checkpointing).await?;
-            self.wrote(written)?;
-        }
-        Ok(())
-    }
-
-    /// Begins to write checkpoints. None may be in flight.
-    fn begin_checkpoint(&mut self, all: bool) {
-        let due = self.progress.to_write(all, CHECKPOINT_BEHIND_MAX);
-        self.checkpointed_at = Instant::now();
-        if due.is_empty() {
-            return;
-        }
-        let rows = self.store.rows.clone();
-        let writes: Vec<(u16, Checkpoint, KvWrite)> = due
-            .into_iter()
-            .map(|(partition, revision, checkpoint)| {
-                let write = KvWrite {
-                    key: self.space.checkpoint_key(partition),
-                    value: Some(checkpoint.to_json(&self.sources).into()),
-                    guard: Guard::Revision(revision),
-                    ..KvWrite::default()
-                };
-                (partition, checkpoint, write)
-            })
-            .collect();
-        self.checkpointing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let mut sent = Vec::with_capacity(writes.len());
-            for (partition, checkpoint, write) in writes {
-                let key = write.key.clone();
-                sent.push((partition, checkpoint, key, rows.send(write).await));
-            }
-            let mut written = Vec::with_capacity(sent.len());
-            for (partition, checkpoint, key, ack) in sent {
-                let acked = ack
-                    .await
-                    .map_err(|source| SessionError::Row { key, source })?;
-                written.push((partition, acked.sequence, checkpoint));
-            }
-            Ok(written)
-        })));
-    }
-
-    fn wrote(&mut self, written: Result<Written, SessionError>) -> Result<(), SessionError> {
-        for (partition, revision, checkpoint) in written? {
-            self.progress.wrote(partition, revision, checkpoint);
-        }
         Ok(())
     }
 
@@ -678,24 +340,4 @@ impl Session {
             stopped,
         ));
     }
-}
-
-/// A row as it is stored, a tombstone too.
-fn read_row(sources: &Sources, entry: &KvEntry) -> Result<Row, SessionError> {
-    let positions = entry
-        .headers
-        .as_ref()
-        .and_then(|headers| headers.get(headers::POSITION))
-        .map_or("", |value| value.as_str());
-    let row = match entry.deleted {
-        true => Row::read_deleted(sources, positions),
-        false => Row::read(sources, &entry.value, positions),
-    };
-    row.map_err(|source| {
-        Stopped::ForeignRow {
-            key: entry.key.clone(),
-            source,
-        }
-        .into()
-    })
 }
