@@ -9,6 +9,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod folder;
+pub(crate) mod limits;
 pub(crate) mod log;
 pub(crate) mod next;
 pub(crate) mod observe;

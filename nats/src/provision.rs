@@ -1,11 +1,15 @@
 //! What is made before a worker starts: streams and buckets. The operator and `tidemill dev` make them, workers never do.
 //!
 //! A [`StreamPlan`] says what is wanted; [`ensure`] makes it so: creates, or updates what differs, and nothing else. It never deletes
-//! or recreates anything, never touches what carries another owner's mark, and leaves every setting alone that the plan doesn't name.
+//! or recreates anything, nor lets a smaller limit delete messages unless the plan says so, never touches what carries another owner's
+//! mark, and leaves every setting alone that the plan doesn't name.
+
+mod loss;
 
 use crate::api::{ApiError, INCARNATION_KEY, StreamState};
 use crate::connection::Nats;
 use crate::kv::{stream_of, subject_of};
+pub use loss::Loss;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -140,6 +144,8 @@ pub struct StreamPlan {
     pub message_bytes_max: Option<u32>,
     /// Whether the server compresses what it stores.
     pub compression: bool,
+    /// Whether changed limits may delete messages that are there.
+    pub may_lose: bool,
     /// Whose it is.
     pub mark: Mark,
     /// Further settings, as JetStream's API names them; they win over the others.
@@ -160,6 +166,7 @@ impl StreamPlan {
             duplicate_window: DUPLICATE_WINDOW,
             message_bytes_max: None,
             compression: false,
+            may_lose: false,
             mark,
             further: BTreeMap::new(),
         }
@@ -196,6 +203,8 @@ impl StreamPlan {
     pub fn bucket(bucket: &str, mark: Mark) -> Self {
         let mut plan = Self::new(&stream_of(bucket), vec![subject_of(bucket, ">")], mark);
         plan.limits.messages_per_subject_max = Some(1);
+        // Only the last entry of a key is one.
+        plan.may_lose = true;
         // What makes it a bucket for every client: purges by rollup, no deletion of single messages.
         plan.further = BTreeMap::from([
             ("allow_rollup_hdrs".to_owned(), json!(true)),
@@ -257,6 +266,7 @@ impl StreamPlan {
             duplicate_window,
             message_bytes_max,
             compression,
+            may_lose: _,
             mark,
             further,
         } = self;
@@ -336,6 +346,13 @@ pub enum Outcome {
     Unchanged,
     /// These settings were changed, as JetStream's API names them.
     Updated(Vec<String>),
+    /// The limits stay as they are, as the plan's would delete what is there; these other settings were changed.
+    Held {
+        /// As in [`Outcome::Updated`].
+        changed: Vec<String>,
+        /// What the plan's limits would delete.
+        losses: Vec<Loss>,
+    },
     /// Nothing was written; the reason says what would have to change.
     Conflict(String),
 }
@@ -355,8 +372,31 @@ pub async fn ensure(nats: &Nats, plan: &StreamPlan) -> Result<Outcome, ApiError>
     match decide(plan, &present) {
         Decision::Nothing => Ok(Outcome::Unchanged),
         Decision::Refuse(reason) => Ok(Outcome::Conflict(reason)),
-        Decision::Update { config, changed } => {
-            write(nats, plan, "UPDATE", config, Outcome::Updated(changed)).await
+        Decision::Update {
+            mut config,
+            mut changed,
+        } => {
+            let losses = match plan.may_lose {
+                true => Vec::new(),
+                false => loss::losses(nats, &present, &config, &changed).await?,
+            };
+            if losses.is_empty() {
+                return write(nats, plan, "UPDATE", config, Outcome::Updated(changed)).await;
+            }
+            // All of them: one that is larger may only make sense beside another that is smaller.
+            for key in loss::LIMITS {
+                match present.config.get(key) {
+                    Some(value) => config.insert(key.to_owned(), value.clone()),
+                    None => config.remove(key),
+                };
+            }
+            changed.retain(|key| !loss::LIMITS.contains(&key.as_str()));
+            let nothing_else = changed.is_empty();
+            let held = Outcome::Held { changed, losses };
+            match nothing_else {
+                true => Ok(held),
+                false => write(nats, plan, "UPDATE", config, held).await,
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::commands::lint;
 use crate::context::{Context, not_connected};
 use crate::dev::apply::{Applied, apply};
 use crate::dev::folder::StateFolder;
+use crate::dev::limits;
 use crate::dev::log::Recent;
 use crate::dev::next::{events_file, next_commands};
 use crate::dev::observe::Observer;
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidemill_core::contract::Connection;
+use tidemill_core::definition::StreamRef;
 use tidemill_nats::Nats;
 use tokio_util::sync::CancellationToken;
 
@@ -30,10 +32,12 @@ Examples:
   tidemill dev k8s/examples/orders/manifests --fresh
   tidemill dev manifests/ --nats nats://127.0.0.1:4222
   tidemill dev manifests/ --port 4333 --plain
+  tidemill dev manifests/ --allow-loss orders
 
 Needs no Kubernetes: starts a nats-server (of PATH, .tools/bin or Go's bin folder; TIDEMILL_NATS_SERVER names another) that listens \
 on 127.0.0.1 only, makes streams and buckets, and runs every Projection and Saga in this process. Changed manifests are taken over \
-at once; one with an error is reported, and what ran before goes on. All data stays in DIR/.tidemill until --fresh. Ctrl-C stops \
+at once; one with an error is reported, and what ran before goes on; a limit that would delete events which are there waits for \
+--allow-loss. All data stays in DIR/.tidemill until --fresh. Ctrl-C stops \
 everything; the next run goes on where this one ended.";
 
 /// Between two looks at the figures.
@@ -56,6 +60,9 @@ pub(crate) struct Args {
     /// One line per change instead of a table that is drawn over
     #[arg(long)]
     plain: bool,
+    /// Let the limits of this EventStream delete events that are there, in this run; may be repeated
+    #[arg(long, value_name = "EVENTSTREAM")]
+    allow_loss: Vec<String>,
     /// Make streams and buckets, but run no workers
     #[arg(long)]
     no_workers: bool,
@@ -80,6 +87,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
     };
     let manifests = Manifests::load(std::slice::from_ref(folder), &options)?;
     refuse_invalid(&manifests, folder, context)?;
+    let may_lose = limits::named(&args.allow_loss, &manifests)?;
 
     let state = StateFolder::lock(folder)?;
     let recent = Recent::start(state.path())?;
@@ -103,6 +111,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
         args: &args,
         context,
         options,
+        may_lose,
         state: &state,
         connection,
         address,
@@ -138,6 +147,8 @@ struct Session<'a> {
     args: &'a Args,
     context: &'a Context,
     options: Options,
+    /// EventStreams whose limits may delete events that are there.
+    may_lose: BTreeSet<StreamRef>,
     state: &'a StateFolder,
     connection: Connection,
     address: String,
@@ -239,6 +250,7 @@ impl Session<'_> {
                     .iter()
                     .map(|(resource, why)| format!("{resource} can't run: {why}")),
             );
+            board.problems.extend(applied.held.iter().cloned());
             screen.show(board, self.recent.take())?;
         }
     }
@@ -294,7 +306,7 @@ impl Session<'_> {
         workers: &mut Workers,
         screen: &mut Screen<'_>,
     ) -> Result<Applied> {
-        let applied = apply(nats, &self.connection, manifests).await?;
+        let applied = apply(nats, &self.connection, manifests, &self.may_lose).await?;
         let mut dev = DevFile::new(&self.address, &self.namespace(manifests));
         dev.streams.clone_from(&applied.streams);
         dev.resources = applied.contracts.keys().cloned().collect();

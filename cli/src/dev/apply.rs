@@ -1,18 +1,19 @@
 //! From manifests to streams, buckets and contracts.
 
-use super::starts;
+use super::{limits, starts};
 use crate::context::api_error;
 use crate::error::{Result, chain};
 use crate::manifests::{Declared, Manifests};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tidemill_core::contract::{CONTRACT_VERSION, Connection, Contract, StreamBinding};
+use tidemill_core::definition::StreamRef;
 use tidemill_core::names::ResourceId;
 use tidemill_crds::common::Placement;
 use tidemill_crds::compile::{EventStreamPlan, StorageSettings};
 use tidemill_crds::eventstream::{Compression, OnFull, Storage};
 use tidemill_crds::manifest::Plan;
-use tidemill_nats::provision::{self, Mark, Outcome, StreamPlan, ensure};
+use tidemill_nats::provision::{self, Loss, Mark, Outcome, StreamPlan, ensure};
 use tidemill_nats::{ApiError, Nats};
 
 /// Cluster id without Kubernetes.
@@ -29,9 +30,11 @@ pub(crate) struct Applied {
     pub(crate) done: Vec<String>,
     /// Resources that can't run, and why.
     pub(crate) refused: Vec<(String, String)>,
+    /// Limits that would delete events and are not in force, for people.
+    pub(crate) held: Vec<String>,
 }
 
-/// Makes what the manifests ask for, and nothing twice. Nothing is ever deleted.
+/// Makes what the manifests ask for, and nothing twice. Nothing is ever deleted, but by the limits of streams that may lose events.
 ///
 /// # Errors
 /// NATS away, or no permission. A resource that can't be had is in [`Applied::refused`].
@@ -39,6 +42,7 @@ pub(crate) async fn apply(
     nats: &Nats,
     connection: &Connection,
     manifests: &Manifests,
+    may_lose: &BTreeSet<StreamRef>,
 ) -> Result<Applied> {
     let mut applied = Applied::default();
     for plan in StreamPlan::shared_buckets(&incarnation()) {
@@ -53,8 +57,15 @@ pub(crate) async fn apply(
         let shown = declared.shown();
         match plan {
             Plan::EventStream(plan) => {
-                if make(nats, &event_stream(&plan), &shown, &mut applied).await? {
+                let mut made = event_stream(&plan);
+                made.may_lose = may_lose.contains(&plan.stream);
+                let losses = make(nats, &made, &shown, &mut applied).await?;
+                if let Some(losses) = losses {
                     applied.streams.push(plan.binding.clone());
+                    let held = losses
+                        .iter()
+                        .map(|loss| limits::held(&declared, &plan, loss));
+                    applied.held.extend(held);
                 }
             }
             Plan::Projection(plan) => {
@@ -63,8 +74,8 @@ pub(crate) async fn apply(
                 rows.description = format!("Rows of {shown}");
                 let rows = with_settings(rows, &plan.rows);
                 let parked = StreamPlan::parked(&plan.resource, &connection.subject_root, mark);
-                if make(nats, &rows, &shown, &mut applied).await?
-                    && make(nats, &parked, &shown, &mut applied).await?
+                if make(nats, &rows, &shown, &mut applied).await?.is_some()
+                    && make(nats, &parked, &shown, &mut applied).await?.is_some()
                 {
                     let contract = contract(&plan.resource, connection, &declared, plan.workload());
                     starts::remember(nats, &contract).await?;
@@ -83,8 +94,8 @@ pub(crate) async fn apply(
                     &plan.log,
                 );
                 let parked = StreamPlan::parked(&plan.resource, &connection.subject_root, mark);
-                if make(nats, &log, &shown, &mut applied).await?
-                    && make(nats, &parked, &shown, &mut applied).await?
+                if make(nats, &log, &shown, &mut applied).await?.is_some()
+                    && make(nats, &parked, &shown, &mut applied).await?.is_some()
                 {
                     let contract = contract(&plan.resource, connection, &declared, plan.workload());
                     starts::remember(nats, &contract).await?;
@@ -111,38 +122,42 @@ fn contract(
     }
 }
 
-/// True if it is there as planned.
+/// Nothing if it can't be had, else what its limits would delete and are held for.
 async fn make(
     nats: &Nats,
     plan: &StreamPlan,
     resource: &str,
     applied: &mut Applied,
-) -> Result<bool> {
-    match ensure(nats, plan).await {
-        Ok(Outcome::Unchanged) => {}
-        Ok(Outcome::Created) => applied
-            .done
-            .push(format!("{resource}: stream {} made", plan.name)),
-        Ok(Outcome::Updated(changed)) => {
-            applied.done.push(format!(
-                "{resource}: stream {} changed ({})",
-                plan.name,
-                changed.join(", ")
-            ));
+) -> Result<Option<Vec<Loss>>> {
+    let (changed, losses) = match ensure(nats, plan).await {
+        Ok(Outcome::Unchanged) => (Vec::new(), Vec::new()),
+        Ok(Outcome::Created) => {
+            let made = format!("{resource}: stream {} made", plan.name);
+            applied.done.push(made);
+            (Vec::new(), Vec::new())
         }
+        Ok(Outcome::Updated(changed)) => (changed, Vec::new()),
+        Ok(Outcome::Held { changed, losses }) => (changed, losses),
         Ok(Outcome::Conflict(reason)) => {
             applied.refused.push((resource.to_owned(), reason));
-            return Ok(false);
+            return Ok(None);
         }
         Err(
             error @ (ApiError::Refused { .. } | ApiError::StreamMissing(_) | ApiError::Form(..)),
         ) => {
             applied.refused.push((resource.to_owned(), chain(&error)));
-            return Ok(false);
+            return Ok(None);
         }
         Err(error) => return Err(api_error(&error)),
+    };
+    if !changed.is_empty() {
+        applied.done.push(format!(
+            "{resource}: stream {} changed ({})",
+            plan.name,
+            changed.join(", ")
+        ));
     }
-    Ok(true)
+    Ok(Some(losses))
 }
 
 fn event_stream(plan: &EventStreamPlan) -> StreamPlan {
