@@ -243,6 +243,8 @@ bugs! {
     PoisonLeftOut,
     /// No more keys are parked than allowed.
     ParkedKeysUnlimited,
+    /// No more events wait than one worker keeps, also of those that only follow.
+    ParkedEventsUnlimited,
     /// An event that waits, waits once.
     WaitsTwice,
     /// A decision to skip holds for every revision.
@@ -284,6 +286,8 @@ bugs! {
     SinkLimitUnseen,
     /// What has no key passes nothing that waits for a row that it has a key for.
     KeylessPasses,
+    /// Readers are led on from where they were found, never from where a newer owner has led them since.
+    OlderPointer,
     /// An event that waits is gone only when no copy of it is left.
     GoneWithItsCopy,
 
@@ -352,6 +356,7 @@ impl Bug {
         Bug::OutlivedForgotten,
         Bug::SinkLimitUnseen,
         Bug::KeylessPasses,
+        Bug::OlderPointer,
         Bug::GoneWithItsCopy,
     ];
 

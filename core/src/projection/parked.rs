@@ -109,8 +109,8 @@ pub enum StopReason {
     #[error("{0} keys are parked, as many as `onError.maxParkedKeys` allows")]
     TooManyParkedKeys(u32),
     /// As many events wait as may.
-    #[error("{WAITING_MAX} events wait behind parked keys, as many as one worker keeps")]
-    TooManyWaiting,
+    #[error("{0} events wait for a decision or behind such an event, as many as one worker keeps")]
+    TooManyWaiting(usize),
 }
 
 impl StopReason {
@@ -120,7 +120,7 @@ impl StopReason {
         match self {
             StopReason::OnError => "FoldError",
             StopReason::TooManyParkedKeys(_) => "TooManyParkedKeys",
-            StopReason::TooManyWaiting => "TooManyParkedEvents",
+            StopReason::TooManyWaiting(_) => "TooManyParkedEvents",
         }
     }
 
@@ -133,7 +133,7 @@ impl StopReason {
                 "`tidemill parked skip {projection} '{key}' --why …` leaves the event out, \
                  `tidemill parked redrive {projection} '{key}'` tries it again"
             ),
-            StopReason::TooManyParkedKeys(_) | StopReason::TooManyWaiting => {
+            StopReason::TooManyParkedKeys(_) | StopReason::TooManyWaiting(_) => {
                 format!("`tidemill parked list {projection}` shows what waits: redrive or skip it")
             }
         }
@@ -147,9 +147,7 @@ pub fn consequence(policy: &ProjectionPolicy, parked: &ParkedKeys, token: &str) 
         OnError::Park if planted(Bug::PoisonLeftOut) => Consequence::LeaveOut,
         OnError::Skip => Consequence::LeaveOut,
         OnError::Stop => Consequence::Stop(StopReason::OnError),
-        OnError::Park if parked.events() >= WAITING_MAX => {
-            Consequence::Stop(StopReason::TooManyWaiting)
-        }
+        OnError::Park if parked.is_full() => follow(parked),
         OnError::Park
             if parked.waiting(token).is_empty()
                 && parked.keys() >= policy.max_parked_keys as usize
@@ -158,6 +156,15 @@ pub fn consequence(policy: &ProjectionPolicy, parked: &ParkedKeys, token: &str) 
             Consequence::Stop(StopReason::TooManyParkedKeys(policy.max_parked_keys))
         }
         OnError::Park => Consequence::Park,
+    }
+}
+
+/// What is done about an event whose key waits already ([`Admission::Follows`]).
+#[must_use]
+pub fn follow(parked: &ParkedKeys) -> Consequence {
+    match parked.is_full() {
+        true => Consequence::Stop(StopReason::TooManyWaiting(parked.events_max())),
+        false => Consequence::Park,
     }
 }
 

@@ -302,6 +302,10 @@ const CAUGHT: &[Caught] = &[
         &[Bug::PoisonLeftOut, Bug::ParkedKeysUnlimited],
     ),
     (
+        projections::no_more_events_wait_than_one_worker_keeps,
+        &[Bug::ParkedEventsUnlimited],
+    ),
+    (
         projections::a_redrive_is_refused_once_the_row_is_past_it,
         &[Bug::RowIsAheadIgnored],
     ),

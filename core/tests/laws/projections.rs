@@ -8,7 +8,8 @@ use tidemill_core::definition::{
 use tidemill_core::envelope::Event;
 use tidemill_core::json::Value;
 use tidemill_core::projection::parked::{
-    Admission, Consequence, ParkedKeys, Redriven, Waiting, admit, consequence, redriven,
+    Admission, Consequence, ParkedKeys, Redriven, StopReason, Waiting, admit, consequence, follow,
+    redriven,
 };
 use tidemill_core::projection::{
     Checkpoint, Folded, KEYLESS_TOKEN, KeySpace, Lineage, Position, Progress, Projection, Row,
@@ -326,6 +327,19 @@ pub(crate) fn what_can_t_be_folded_parks_until_too_many_keys_are() {
         consequence(&policy, &two, "c"),
         Consequence::Stop(_)
     ));
+}
+
+#[test]
+pub(crate) fn no_more_events_wait_than_one_worker_keeps() {
+    let policy = ProjectionPolicy::default();
+    let mut parked = ParkedKeys::with_events_max(2);
+    parked.add("a", waiting(1));
+    assert_eq!(consequence(&policy, &parked, "b"), Consequence::Park);
+    assert_eq!(follow(&parked), Consequence::Park);
+    parked.add("a", waiting(2));
+    let stop = Consequence::Stop(StopReason::TooManyWaiting(2));
+    assert_eq!(consequence(&policy, &parked, "b"), stop);
+    assert_eq!(follow(&parked), stop);
 }
 
 #[test]

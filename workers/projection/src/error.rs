@@ -3,9 +3,7 @@
 use tidemill_core::control::ControlError;
 use tidemill_core::definition::StreamRef;
 use tidemill_core::projection::parked::StopReason;
-use tidemill_core::projection::{
-    CheckpointError, CompileError, PositionError, RowError, SourceReset,
-};
+use tidemill_core::projection::{CompileError, PositionError, RowError, SourceReset};
 use tidemill_nats::{ApiError, KvError, PublishError, ReadError};
 
 /// Why a session ended that nobody asked to end. Everything in memory is forgotten and the next session begins at the checkpoints:
@@ -41,14 +39,6 @@ pub enum SessionError {
     /// What was in flight on the old connection is unknown, and buckets and streams may have been set back.
     #[error("the connection to NATS was made again")]
     Reconnected,
-    /// A stored checkpoint.
-    #[error("checkpoint of partition {partition}")]
-    Checkpoint {
-        /// The partition.
-        partition: u16,
-        /// Why.
-        source: CheckpointError,
-    },
     /// Another worker changed what this one was about to change.
     #[error("another worker changed {0}")]
     Superseded(&'static str),
@@ -116,7 +106,10 @@ pub enum Stopped {
         source: RowError,
     },
     /// The same for keys that aren't rows.
-    #[error("key {key} in bucket {bucket} isn't as Tidemill writes it: {problem}")]
+    #[error(
+        "key {key} in bucket {bucket} isn't as Tidemill writes it: {problem}. Put back what it held, or delete the key: \
+         then it is written anew from what is there now"
+    )]
     ForeignKey {
         /// The bucket.
         bucket: String,
@@ -181,4 +174,20 @@ impl Stopped {
     pub fn to_control(&self) -> ControlError {
         ControlError::new(self.reason(), self.to_string())
     }
+}
+
+/// An error with its causes.
+pub(crate) fn full_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        // Some errors print their source themselves.
+        if !text.ends_with(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        cause = error.source();
+    }
+    text
 }

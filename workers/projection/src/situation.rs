@@ -4,6 +4,7 @@ use crate::error::SessionError;
 use crate::session::progress::Partitions;
 use crate::session::{Live, Plan};
 use crate::store::Store;
+use crate::worker::Options;
 use std::collections::BTreeMap;
 use tidemill_core::contract::ProjectionWorkload;
 use tidemill_core::definition::{ProjectionDefinition, SEMANTICS, StreamRef};
@@ -85,7 +86,7 @@ impl Situation {
         store: &Store,
         workload: &ProjectionWorkload,
         owned: &Partitions,
-        cache_bytes_max: usize,
+        options: Options,
     ) -> Result<Vec<Plan>, SessionError> {
         let plan = |space: &KeySpace, definition: ProjectionDefinition, live: Live| Plan {
             space: space.clone(),
@@ -93,7 +94,7 @@ impl Situation {
             policy: workload.policy.clone(),
             owned: owned.clone(),
             live,
-            cache_bytes_max,
+            options,
         };
         let definition = workload.definition.clone();
         let old = match &self.live {

@@ -1,6 +1,6 @@
 //! What a projection keeps in NATS besides its rows: pointers, lineages, starts, definitions, checkpoints, decisions.
 
-use crate::error::{SessionError, Stopped};
+use crate::error::{SessionError, Stopped, full_text};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tidemill_core::contract::{Contract, ProjectionWorkload};
@@ -103,6 +103,10 @@ impl Store {
         space: &KeySpace,
         guard: u64,
     ) -> Result<bool, SessionError> {
+        if planted(Bug::OlderPointer) {
+            self.rows.put(LIVE_KEY, space.to_string()).await?;
+            return Ok(true);
+        }
         Ok(guarded(&self.rows, LIVE_KEY, space.to_string(), guard)
             .await?
             .is_some())
@@ -297,7 +301,7 @@ impl Store {
             let checkpoint = match present(entry) {
                 None => Checkpoint::default(),
                 Some(entry) => Checkpoint::parse(sources, &entry.value)
-                    .map_err(|source| SessionError::Checkpoint { partition, source })?,
+                    .map_err(|error| Self::foreign(&self.rows, &entry.key, full_text(&error)))?,
             };
             checkpoints.push((partition, revision, checkpoint));
         }

@@ -2,7 +2,7 @@
 
 mod requests;
 
-use crate::error::{SessionError, Stopped};
+use crate::error::{SessionError, Stopped, full_text};
 use crate::meters::Meters;
 use crate::observed::{Observed, Observer};
 use crate::session::cache::CACHE_BYTES_MAX;
@@ -17,6 +17,7 @@ use tidemill_core::contract::{ProjectionWorkload, Workload};
 use tidemill_core::control::{ControlError, projection_verb};
 use tidemill_core::names::{POINTER_KEYS, PROJECTION_PARTITIONS, ResourceId};
 use tidemill_core::projection::KeySpace;
+use tidemill_core::projection::parked::WAITING_MAX;
 use tidemill_nats::publish::IN_FLIGHT;
 use tidemill_nats::{Publisher, ReadFrom, Reader};
 use tidemill_worker_runtime::WorkerContext;
@@ -57,12 +58,15 @@ pub enum RunError {
 pub struct Options {
     /// Most bytes of rows kept in memory by one session, roughly; two sessions run while a changed definition is built. 256 MiB.
     pub cache_bytes_max: usize,
+    /// Most events that one session keeps waiting, parked or behind one that is; with more it stops. 1,000,000.
+    pub parked_events_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Options {
             cache_bytes_max: CACHE_BYTES_MAX,
+            parked_events_max: WAITING_MAX,
         }
     }
 }
@@ -72,6 +76,13 @@ impl Options {
     #[must_use]
     pub fn with_cache_bytes_max(mut self, bytes: usize) -> Self {
         self.cache_bytes_max = bytes;
+        self
+    }
+
+    /// With so many events that may wait.
+    #[must_use]
+    pub fn with_parked_events_max(mut self, events: usize) -> Self {
+        self.parked_events_max = events;
         self
     }
 }
@@ -194,14 +205,13 @@ impl Worker {
                     self.meters.failures.inc();
                     let text = full_text(&error);
                     tracing::warn!(error = %text, "beginning anew at the checkpoints");
-                    self.problem = Some(ControlError::new(
-                        if error.is_refusal() {
-                            "SinkRefuses"
-                        } else {
-                            "Unavailable"
-                        },
-                        text.clone(),
-                    ));
+                    self.problem = Some(match &error {
+                        SessionError::Stopped(stopped) => stopped.to_control(),
+                        error if error.is_refusal() => {
+                            ControlError::new("SinkRefuses", text.clone())
+                        }
+                        _ => ControlError::new("Unavailable", text.clone()),
+                    });
                     self.context.health.not_ready(CONDITION, text);
                 }
             }
@@ -347,12 +357,7 @@ impl Worker {
                 .keep_definition(&self.workload.definition)
                 .await?;
             plans = situation
-                .plans(
-                    &self.store,
-                    &self.workload,
-                    owned,
-                    self.options.cache_bytes_max,
-                )
+                .plans(&self.store, &self.workload, owned, self.options)
                 .await?;
         }
         self.situation = Some(situation);
@@ -546,20 +551,4 @@ async fn watch_pointers(store: &Store) -> Result<Changes, SessionError> {
 fn json(value: &impl serde::Serialize) -> serde_json::Value {
     // Structs of numbers, strings and maps with string keys always serialise.
     serde_json::to_value(value).unwrap_or_default()
-}
-
-/// An error with its causes.
-fn full_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        // Some errors print their source themselves.
-        if !text.ends_with(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        cause = error.source();
-    }
-    text
 }

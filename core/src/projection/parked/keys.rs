@@ -1,6 +1,8 @@
 //! Which keys are parked, and what waits for each.
 
 use super::super::position::Position;
+use super::WAITING_MAX;
+use crate::planted::{Bug, planted};
 use std::collections::BTreeMap;
 
 /// One event that waits for one row.
@@ -17,10 +19,17 @@ pub struct Waiting {
 }
 
 /// Every key that waits, by its token.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ParkedKeys {
     keys: BTreeMap<Box<str>, Vec<Waiting>>,
     events: usize,
+    events_max: usize,
+}
+
+impl Default for ParkedKeys {
+    fn default() -> Self {
+        ParkedKeys::with_events_max(WAITING_MAX)
+    }
 }
 
 impl ParkedKeys {
@@ -28,6 +37,16 @@ impl ParkedKeys {
     #[must_use]
     pub fn new() -> ParkedKeys {
         ParkedKeys::default()
+    }
+
+    /// Nothing is parked, and so many events may be instead of [`WAITING_MAX`].
+    #[must_use]
+    pub fn with_events_max(events_max: usize) -> ParkedKeys {
+        ParkedKeys {
+            keys: BTreeMap::new(),
+            events: 0,
+            events_max,
+        }
     }
 
     /// What waits for a key, in the order in which it must be folded.
@@ -91,6 +110,18 @@ impl ParkedKeys {
     #[must_use]
     pub fn events(&self) -> usize {
         self.events
+    }
+
+    /// Most events that may wait.
+    #[must_use]
+    pub fn events_max(&self) -> usize {
+        self.events_max
+    }
+
+    /// Whether no further event may wait. What was parked before is kept, even if it is more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.events >= self.events_max && !planted(Bug::ParkedEventsUnlimited)
     }
 
     /// The tokens of all keys that wait, in order.

@@ -8,7 +8,7 @@ use crate::error::{SessionError, Stopped};
 use tidemill_core::names::{ParkedSubject, headers};
 use tidemill_core::parked::{Failure, Kept};
 use tidemill_core::projection::parked::{
-    Admission, Consequence, Entry, Waiting, admit, consequence,
+    Admission, Consequence, Entry, Waiting, admit, consequence, follow,
 };
 use tidemill_core::projection::{
     FoldError, Folded, Position, Row, SourceCheckpoint, Sources, Tally, Touch, event_partition,
@@ -141,6 +141,13 @@ impl Session {
         let row = row.map_or_else(Position::default, |cached| {
             cached.row.positions().get(source)
         });
+        let halted = |reason, message| Halted {
+            reason,
+            token: token.into(),
+            source,
+            position,
+            message,
+        };
         let error = match admit(&self.parked, token, source, position, row, decided) {
             Admission::Passed | Admission::Waits => return Ok(()),
             Admission::LeftOut => {
@@ -148,6 +155,10 @@ impl Session {
                 return Ok(());
             }
             Admission::Follows => {
+                if let Consequence::Stop(reason) = follow(&self.parked) {
+                    let message = "its key waits for an event that can't be folded".to_owned();
+                    return Err(halted(reason, message));
+                }
                 self.park(event, touch, None);
                 return Ok(());
             }
@@ -174,13 +185,7 @@ impl Session {
                 self.park(event, touch, Some(&error));
                 Ok(())
             }
-            Consequence::Stop(reason) => Err(Halted {
-                reason,
-                token: token.into(),
-                source,
-                position,
-                message: error.to_string(),
-            }),
+            Consequence::Stop(reason) => Err(halted(reason, error.to_string())),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::meters::Meters;
 use crate::observed::StreamEnd;
 use crate::observed::{Observed, Observer};
 use crate::store::{Decisions, Store};
+use crate::worker::Options;
 use cache::{Cache, Place};
 use flush::{Flushed, ParkedEvent, Unstored};
 use intake::{Batch, Batches, Incoming, Preparation};
@@ -60,8 +61,7 @@ pub(crate) struct Plan {
     pub(crate) policy: ProjectionPolicy,
     pub(crate) owned: Partitions,
     pub(crate) live: Live,
-    /// Most bytes of rows in memory.
-    pub(crate) cache_bytes_max: usize,
+    pub(crate) options: Options,
 }
 
 /// Why a session ended well.

@@ -1,7 +1,8 @@
 //! What people and programs ask of a projection, and its answers.
 
-use super::{Running, Worker, full_text, json};
+use super::{Running, Worker, json};
 use crate::admin::{self, Answer};
+use crate::error::full_text;
 use crate::session::{Ask, Command, Want};
 use std::sync::Arc;
 use tidemill_core::control::{

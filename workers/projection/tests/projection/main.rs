@@ -8,9 +8,14 @@
 )]
 
 mod folding;
+mod foreign;
+mod limits;
+mod numbers;
 mod parking;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod pointer;
+mod redrive;
 mod reset;
 mod revisions;
 mod row_size;

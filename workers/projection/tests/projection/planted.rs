@@ -59,11 +59,27 @@ const CAUGHT: &[(Bug, &str)] = &[
     ),
     (
         Bug::KeylessPasses,
-        "parking::trying_again_what_has_no_key_passes_nothing_that_waits_for_another_row",
+        "redrive::trying_again_what_has_no_key_passes_nothing_that_waits_for_another_row",
+    ),
+    (
+        Bug::RowIsAheadIgnored,
+        "redrive::an_event_that_gets_its_key_too_late_is_not_folded_behind_its_row",
+    ),
+    (
+        Bug::ParkedEventsUnlimited,
+        "limits::too_many_parked_events_stop_the_projection_before_the_next_one",
+    ),
+    (
+        Bug::ParkedKeysUnlimited,
+        "limits::too_many_parked_keys_stop_the_projection_before_the_next_one",
+    ),
+    (
+        Bug::OlderPointer,
+        "pointer::readers_stay_where_a_newer_owner_has_led_them",
     ),
     (
         Bug::GoneWithItsCopy,
-        "parking::an_event_whose_copy_is_gone_is_folded_from_the_other_one",
+        "redrive::an_event_whose_copy_is_gone_is_folded_from_the_other_one",
     ),
 ];
 

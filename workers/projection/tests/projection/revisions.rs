@@ -1,6 +1,6 @@
 //! A changed definition is built beside the rows that readers see.
 
-use crate::parking::skip;
+use crate::numbers::skip;
 use crate::support::*;
 use serde_json::json;
 use std::sync::Arc;

@@ -149,7 +149,22 @@ impl World {
         definition: &ProjectionDefinition,
         options: Options,
     ) -> Worker {
-        let context = WorkerContext {
+        let context = self.context(pod, definition).await;
+        let (shutdown, health) = (context.shutdown.clone(), context.health.clone());
+        Worker {
+            shutdown,
+            health,
+            task: Some(tokio::spawn(run_with(context, options))),
+        }
+    }
+
+    /// What a worker is given, a connection of its own among it.
+    pub(crate) async fn context(
+        &self,
+        pod: &str,
+        definition: &ProjectionDefinition,
+    ) -> WorkerContext {
+        WorkerContext {
             contract: Arc::new(self.contract(definition)),
             nats: Nats::connect(&Connection::plain(&self.server.url()), pod)
                 .await
@@ -158,12 +173,6 @@ impl World {
             health: Health::new(),
             metrics: Metrics::new(),
             shutdown: CancellationToken::new(),
-        };
-        let (shutdown, health) = (context.shutdown.clone(), context.health.clone());
-        Worker {
-            shutdown,
-            health,
-            task: Some(tokio::spawn(run_with(context, options))),
         }
     }
 
