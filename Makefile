@@ -2,7 +2,7 @@
 
 SHELL := bash
 
-.PHONY: help demo test tools lint generate bench-saga bench-projection deny
+.PHONY: help demo test tools kubernetes lint generate bench-saga bench-projection deny
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -10,11 +10,14 @@ help: ## this list
 demo: tools ## runs the order example and checks what comes out (KEEP=1 leaves it running)
 	@scripts/demo.sh
 
-test: tools ## every test there is
+test: tools kubernetes ## every test there is
 	@scripts/test.sh
 
 tools: ## gets nats-server and the Python packages, into this folder only
 	@scripts/tools.sh
+
+kubernetes: tools ## builds a real Kubernetes for the tests, once
+	@scripts/kubernetes.sh
 
 lint: ## formatting and clippy, as CI checks them
 	cargo fmt --all --check

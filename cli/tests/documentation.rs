@@ -8,43 +8,17 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use support::{Shell, blocks};
-
-/// What is no documentation of this repository.
-const ELSEWHERE: &[&str] = &["target", "node_modules"];
-
-fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && !name.starts_with('.') && !ELSEWHERE.contains(&name.as_str()) {
-            pages(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            found.push(path);
-        }
-    }
-}
+use std::path::Path;
+use support::{Shell, blocks, documented_manifests};
 
 #[test]
 fn every_documented_manifest_is_right() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut all = Vec::new();
-    pages(&root, &mut all);
     let (mut linted, mut wrong) = (0, Vec::new());
-    for page in all {
-        let text = std::fs::read_to_string(&page).unwrap();
+    for (page, manifests) in documented_manifests() {
         let shell = Shell::new();
-        let manifests = blocks(&text, "yaml")
-            .into_iter()
-            .filter(|block| block.contains("apiVersion: tidemill.dev"));
-        let before = linted;
         for manifest in manifests {
             linted += 1;
             shell.write(&format!("page/block-{linted}.yaml"), &manifest);
-        }
-        if linted == before {
-            continue;
         }
         let ran = shell.run("lint --strict page");
         if ran.code != Some(0) {

@@ -7,8 +7,10 @@
     reason = "each test file uses a part; a test fails by panicking"
 )]
 
+pub(crate) mod mistakes;
+
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
@@ -235,4 +237,31 @@ pub(crate) fn blocks(page: &str, language: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// What is no documentation of this repository.
+const ELSEWHERE: &[&str] = &["target", "node_modules"];
+
+fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && !ELSEWHERE.contains(&name.as_str()) {
+            pages(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+/// The manifests in the documentation of this repository: those of each page that has any.
+pub(crate) fn documented_manifests() -> Vec<(PathBuf, Vec<String>)> {
+    let mut all = Vec::new();
+    pages(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &mut all);
+    let of = |page: PathBuf| {
+        let mut manifests = blocks(&std::fs::read_to_string(&page).unwrap(), "yaml");
+        manifests.retain(|block| block.contains("apiVersion: tidemill.dev"));
+        (!manifests.is_empty()).then_some((page, manifests))
+    };
+    all.into_iter().filter_map(of).collect()
 }

@@ -1,0 +1,225 @@
+//! etcd and kube-apiserver as child processes.
+
+use crate::identity::{Identity, IdentityError};
+use crate::programs::{Programs, ProgramsError};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+use tidemill_testbed::Process;
+use tidemill_testbed::ports::Port;
+use tidemill_testbed::process::ProcessError;
+use tidemill_testbed::wait::within;
+
+/// Longest wait for the API server to be ready: 5 s on an idle machine.
+const READY_MAX: Duration = Duration::from_secs(120);
+/// Longest wait for one to be gone that was told to stop: it drains first.
+const STOP_MAX: Duration = Duration::from_secs(90);
+
+/// What can go wrong with a control plane.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlPlaneError {
+    /// No programs.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+    /// A child process.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// Certificates and keys.
+    #[error("the control plane's certificates can't be made: {0}")]
+    Identity(String),
+    /// A folder, port or file.
+    #[error("control plane: {what} failed")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It runs, but isn't ready.
+    #[error("kube-apiserver wasn't ready within {READY_MAX:?}: {0}")]
+    NotReady(String),
+    /// No client can be made.
+    #[error("no client for the API server")]
+    Client(#[from] kube::Error),
+    /// Its own configuration isn't taken.
+    #[error("the kubeconfig isn't usable")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+}
+
+impl From<IdentityError> for ControlPlaneError {
+    fn from(error: IdentityError) -> Self {
+        ControlPlaneError::Identity(error.to_string())
+    }
+}
+
+/// A running etcd and kube-apiserver. Dropping it kills both.
+#[derive(Debug)]
+pub struct ControlPlane {
+    programs: Programs,
+    identity: Identity,
+    port: Port,
+    etcd_url: String,
+    // Before etcd, so that it is killed first.
+    apiserver: Option<Process>,
+    _etcd: Process,
+    _etcd_ports: [Port; 2],
+    kubeconfig: PathBuf,
+    _folder: TempDir,
+}
+
+impl ControlPlane {
+    /// Starts both and waits until the API server says that it is ready.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError`]
+    pub async fn start() -> Result<ControlPlane, ControlPlaneError> {
+        let programs = Programs::find()?;
+        let io = |what| move |source| ControlPlaneError::Io { what, source };
+        let folder = tempfile::Builder::new()
+            .prefix("tidemill-kubernetes-")
+            .tempdir()
+            .map_err(io("making its folder"))?;
+        let identity = Identity::make(folder.path())?;
+        let reserve = || Port::reserve().map_err(io("finding a free port"));
+        let (port, etcd_ports) = (reserve()?, [reserve()?, reserve()?]);
+        let kubeconfig = folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, kubeconfig_text(&identity, &port))
+            .map_err(io("writing the kubeconfig"))?;
+        let url = |port: &Port| format!("http://127.0.0.1:{}", port.number());
+        let [clients, peers] = [url(&etcd_ports[0]), url(&etcd_ports[1])];
+        let etcd = Process::builder(programs.path("etcd")?)
+            .arg("--data-dir")
+            .arg(folder.path().join("etcd"))
+            .args(["--listen-client-urls", &clients])
+            .args(["--advertise-client-urls", &clients])
+            .args(["--listen-peer-urls", &peers])
+            .args(["--initial-advertise-peer-urls", &peers])
+            .args(["--initial-cluster", &format!("default={peers}")])
+            // A test's data needn't survive a power loss.
+            .arg("--unsafe-no-fsync")
+            .args(["--log-level", "warn"])
+            .spawn()?;
+        let mut plane = ControlPlane {
+            programs,
+            identity,
+            port,
+            etcd_url: clients,
+            apiserver: None,
+            _etcd: etcd,
+            _etcd_ports: etcd_ports,
+            kubeconfig,
+            _folder: folder,
+        };
+        plane.start_apiserver().await?;
+        Ok(plane)
+    }
+
+    async fn start_apiserver(&mut self) -> Result<(), ControlPlaneError> {
+        let identity = &self.identity;
+        let mut process = Process::builder(self.programs.path("kube-apiserver")?)
+            .args(["--etcd-servers", &self.etcd_url])
+            .args(["--bind-address", "127.0.0.1"])
+            .args(["--secure-port", &self.port.number().to_string()])
+            .arg("--tls-cert-file")
+            .arg(&identity.certificate)
+            .arg("--tls-private-key-file")
+            .arg(&identity.key)
+            .arg("--service-account-key-file")
+            .arg(&identity.accounts_public_key)
+            .arg("--service-account-signing-key-file")
+            .arg(&identity.accounts_key)
+            .args(["--service-account-issuer", "https://kubernetes.default.svc"])
+            .arg("--token-auth-file")
+            .arg(&identity.tokens)
+            .args(["--authorization-mode", "RBAC"])
+            .args(["--service-cluster-ip-range", "10.96.0.0/16"])
+            // Loopback is no address that endpoints may have.
+            .args(["--endpoint-reconciler-type", "none"])
+            // No controller gives accounts to pods here.
+            .args(["--disable-admission-plugins", "ServiceAccount"])
+            .spawn()?;
+        let client = client(&self.kubeconfig).await?;
+        let ready = within(READY_MAX, async || {
+            if let Some(status) = process.ended() {
+                // No use waiting.
+                return Ok(Err(format!("it ended ({status})")));
+            }
+            let request = http::Request::get("/readyz").body(Vec::new());
+            let request = request.map_err(|error| error.to_string())?;
+            let answer = client.request_text(request).await;
+            answer.map(Ok).map_err(|error| error.to_string())
+        })
+        .await;
+        match ready {
+            Ok(Ok(_)) => {
+                self.apiserver = Some(process);
+                Ok(())
+            }
+            Ok(Err(seen)) | Err(seen) => Err(ControlPlaneError::NotReady(format!(
+                "{seen}\n{}",
+                process.stderr()
+            ))),
+        }
+    }
+
+    /// A client with every right.
+    ///
+    /// # Errors
+    /// If none can be made.
+    pub async fn client(&self) -> Result<kube::Client, ControlPlaneError> {
+        client(&self.kubeconfig).await
+    }
+
+    /// The file that says how it is reached, with every right.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A kubectl that talks to it.
+    ///
+    /// # Errors
+    /// If the program isn't there.
+    pub fn kubectl(&self) -> Result<tokio::process::Command, ControlPlaneError> {
+        let mut command = tokio::process::Command::new(self.programs.path("kubectl")?);
+        command
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env_remove("HOME");
+        Ok(command)
+    }
+
+    /// Stops the API server as an upgrade would, and starts it again on the same port with the same data.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError`]
+    pub async fn restart_apiserver(&mut self) -> Result<(), ControlPlaneError> {
+        if let Some(mut process) = self.apiserver.take() {
+            process.terminate()?;
+            // It drains, and keeps its port until it is gone.
+            process.wait_exit(STOP_MAX).await?;
+        }
+        self.start_apiserver().await
+    }
+}
+
+async fn client(kubeconfig: &Path) -> Result<kube::Client, ControlPlaneError> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// Text of a kubeconfig: JSON is YAML.
+fn kubeconfig_text(identity: &Identity, port: &Port) -> String {
+    let name = "testbed";
+    let server = format!("https://127.0.0.1:{}", port.number());
+    let text = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority": identity.authority}}],
+        "users": [{"name": name, "user": {"token": identity.admin_token}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+    });
+    text.to_string()
+}
