@@ -1,4 +1,4 @@
-//! `tidemill dev` and limits that would delete events: not without a word.
+//! `tidemill dev` and what would cost data: limits that would delete events, a second server on one store.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,7 +6,7 @@
 mod dev;
 mod support;
 
-use dev::{CAP, Dev};
+use dev::{CAP, Dev, until, write_manifests};
 use support::Shell;
 use tidemill_testbed::eventually;
 
@@ -21,7 +21,7 @@ fn publish(shell: &Shell, subjects: impl IntoIterator<Item = &'static str>) {
     for subject in subjects {
         shell
             .run(&format!(
-                "event publish orders --type OrderPlaced --subject {subject} --data '{{}}'"
+                "event publish orders --type OrderPlaced --subject {subject} --data '{{\"total\": 1}}'"
             ))
             .ok();
     }
@@ -124,4 +124,82 @@ async fn smaller_limits_delete_nothing_until_that_is_allowed() {
         "{}",
         ran.seen()
     );
+}
+
+/// Processes as `ps` tells them: number, parent, program.
+fn processes() -> Vec<(u32, u32, String)> {
+    let listed = std::process::Command::new("ps")
+        .args(["-A", "-o", "pid=,ppid=,comm="])
+        .output();
+    let text = String::from_utf8(listed.unwrap().stdout).unwrap();
+    let read = text.lines().map(|line| {
+        let mut words = line.split_whitespace();
+        let mut number = || words.next().unwrap().parse().unwrap();
+        let (pid, parent) = (number(), number());
+        (pid, parent, words.collect())
+    });
+    read.collect()
+}
+
+fn child_of(dev: &Dev, program: &str) -> u32 {
+    let children = processes().into_iter();
+    let mut found = children
+        .filter(|(_, parent, name)| *parent == dev.process.pid() && name.ends_with(program));
+    found.next().unwrap().0
+}
+
+/// Kills `dev` and the shell that would stop its server; gives the server, which lives on.
+fn orphan(mut dev: Dev) -> u32 {
+    let server = child_of(&dev, "nats-server");
+    let watchdog = child_of(&dev, "sh").to_string();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &watchdog])
+        .status();
+    assert!(killed.unwrap().success());
+    dev.process.kill9();
+    let address = dev.url.strip_prefix("nats://").unwrap();
+    std::net::TcpStream::connect(address).unwrap();
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_left_behind_is_ended_before_another_has_its_store() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let dev = Dev::start(&shell, "").await;
+    publish(&shell, ["o-1"]);
+    until(&shell, "query status -o json", |ran| {
+        ran.stdout.contains("placed")
+    })
+    .await;
+    let left = orphan(dev);
+    let mut dev = Dev::start(&shell, "").await;
+    dev.line(&format!("warning: a nats-server of an earlier run (process {left}) still had the store and was ended"))
+        .await;
+    // One that nobody has waited for yet is shown as defunct.
+    let lives = |(pid, _, name): &(u32, u32, String)| *pid == left && name.ends_with("nats-server");
+    eventually("the server's end", CAP, async || {
+        let found = processes().into_iter().find(lives);
+        found.map_or(Ok(()), |(_, _, name)| Err(name))
+    })
+    .await;
+    until(&shell, "query status -o json", |ran| {
+        ran.stdout.contains("placed")
+    })
+    .await;
+
+    // Emptied, but not under a server's feet.
+    let left = orphan(dev);
+    let mut dev = Dev::start(&shell, "--fresh").await;
+    dev.line(&format!("(process {left}) still had the store"))
+        .await;
+    let events = shell.run("event get orders -o json").ok();
+    assert_eq!(events.json_lines().len(), 0);
+    dev.stop().await;
+
+    // Whoever has the store and isn't known is left alone.
+    let lock = std::fs::File::create(shell.path().join("manifests/.tidemill/server.lock")).unwrap();
+    lock.lock().unwrap();
+    let refused = Dev::spawn(&shell, "").wait_exit(CAP).await.unwrap();
+    assert_eq!(refused.code(), Some(5));
 }

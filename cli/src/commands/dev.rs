@@ -10,7 +10,7 @@ use crate::dev::next::{events_file, next_commands};
 use crate::dev::observe::Observer;
 use crate::dev::replicas;
 use crate::dev::screen::{Board, Screen};
-use crate::dev::server::Server;
+use crate::dev::server::{Server, StoreLock};
 use crate::dev::watch::Watch;
 use crate::dev::workers::Workers;
 use crate::dev_file::DevFile;
@@ -93,14 +93,18 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
     let recent = Recent::start(state.path())?;
     let signals = tidemill_worker_runtime::shutdown::on_signals()
         .map_err(|error| CliError::failed(format!("signals can't be listened to: {error}")))?;
+    let lock = match context.given_address() {
+        Some(_) => None,
+        None => Some(StoreLock::take(state.path()).await?),
+    };
     if args.fresh {
         state.empty_store()?;
     }
     // Watched before the first look is over, so that no change is missed.
     let watch = Watch::start(folder)?;
-    let server = match context.given_address() {
-        Some(_) => None,
-        None => Some(Server::start(state.path(), &state.store(), args.port).await?),
+    let server = match &lock {
+        None => None,
+        Some(lock) => Some(Server::start(state.path(), &state.store(), lock, args.port).await?),
     };
     let address = server
         .as_ref()

@@ -1,13 +1,16 @@
 //! The nats-server that `dev` starts as its child.
 //!
 //! It listens on 127.0.0.1 only, keeps its store between runs, and ends with this process whatever ends that: a shell holds
-//! the reading end of a pipe and stops the server when our end is gone. (A second server on the same store would ruin it.)
+//! the reading end of a pipe and stops the server when our end is gone. Should that shell be killed too, the next run ends
+//! the server, as [`StoreLock`] knows of it.
 
 mod complaints;
+mod lock;
 mod program;
 
 use crate::error::{CliError, Exit, Result};
 use complaints::Complaints;
+pub(crate) use lock::StoreLock;
 use program::{Program, find};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
@@ -39,24 +42,29 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server with its store and log in the folder of the state.
+    /// Starts a server with its store and log in the folder of the state, which is locked for it.
     ///
     /// # Errors
     /// No program, a port in use, or it doesn't come up; one line each.
-    pub(crate) async fn start(folder: &Path, store: &Path, port: Option<u16>) -> Result<Self> {
+    pub(crate) async fn start(
+        folder: &Path,
+        store: &Path,
+        lock: &StoreLock,
+        port: Option<u16>,
+    ) -> Result<Self> {
         let program = find(std::env::current_dir().ok().as_deref()).await?;
         match port {
-            Some(port) if is_free(port) => Self::launch(&program, folder, store, Some(port))
+            Some(port) if is_free(port) => Self::launch(&program, folder, store, lock, Some(port))
                 .await?
                 .ok_or_else(|| in_use(port)),
             Some(port) => Err(in_use(port)),
             None => {
                 let usual = Some(USUAL_PORT).filter(|port| is_free(*port));
-                if let Some(server) = Self::launch(&program, folder, store, usual).await? {
+                if let Some(server) = Self::launch(&program, folder, store, lock, usual).await? {
                     return Ok(server);
                 }
                 // Somebody took the usual one between our look and the server's.
-                let any = Self::launch(&program, folder, store, None).await?;
+                let any = Self::launch(&program, folder, store, lock, None).await?;
                 any.ok_or_else(|| CliError::failed("nats-server finds no free port"))
             }
         }
@@ -67,6 +75,7 @@ impl Server {
         program: &Program,
         folder: &Path,
         store: &Path,
+        lock: &StoreLock,
         port: Option<u16>,
     ) -> Result<Option<Self>> {
         let cannot =
@@ -78,6 +87,9 @@ impl Server {
             .map_err(|error| cannot(format!("{} can't be made", ports.display()), &error))?;
         let file = std::fs::File::create(&log)
             .map_err(|error| cannot(format!("{} can't be written", log.display()), &error))?;
+        let unlocked =
+            |error: &std::io::Error| cannot("the store can't be locked".to_owned(), error);
+        let input = lock.input().map_err(|error| unlocked(&error))?;
         let child = Command::new(&program.path)
             .args([
                 "--addr",
@@ -92,7 +104,7 @@ impl Server {
             .arg(store)
             .arg("--ports_file_dir")
             .arg(&ports)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::null())
             .stderr(file)
             // Ctrl-C in the terminal is for us, who stop the workers first.
@@ -105,6 +117,7 @@ impl Server {
                     &error,
                 )
             })?;
+        lock.tell(child.id()).map_err(|error| unlocked(&error))?;
         let watchdog = watchdog(child.id())
             .map_err(|error| cannot("`sh` can't be started".to_owned(), &error))?;
         let mut server = Server {
