@@ -193,7 +193,8 @@ impl SagaFigures {
         self.retried += counters.retried;
         self.late_replies += counters.late_replies;
         self.forged_replies += counters.forged_replies;
-        self.log_resets += counters.log_resets;
+        // Every partition sees every one.
+        self.log_resets = self.log_resets.max(counters.log_resets);
         self
     }
 
@@ -216,7 +217,7 @@ impl SagaFigures {
             ));
         }
         if self.log_resets > 0 {
-            text.push_str(", the log was set back");
+            text.push_str(", LogReset: the log was set back");
         }
         text
     }
@@ -269,12 +270,13 @@ mod tests {
             figures.line(),
             "seen 4, matched 3, skipped 1, lag 7, 2 keys parked, 3 events left out, 80 events gone before they were folded"
         );
-        let one = br#"{"started": 2, "completed": 1, "running": 1, "triggers": {"a/b": {"seen": 5, "matched": 2, "skipped": 3}}}"#;
+        let one = br#"{"started": 2, "completed": 1, "running": 1, "logResets": 2, "triggers": {"a/b": {"seen": 5, "matched": 2, "skipped": 3}}}"#;
         let figures = Figures::sum(Kind::Saga, [&one[..], &one[..]]);
         assert_eq!(
             figures.line(),
-            "seen 10, matched 4, skipped 6, started 4, running 2, completed 2, compensated 0, parked 0"
+            "seen 10, matched 4, skipped 6, started 4, running 2, completed 2, compensated 0, parked 0, LogReset: the log was set back"
         );
+        assert!(matches!(figures, Figures::Saga(figures) if figures.log_resets == 2));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod support;
 
 use dev::{CAP, Dev, until, write_manifests};
 use support::Shell;
-use tidemill_testbed::eventually;
+use tidemill_testbed::{NatsServer, eventually};
 
 fn stream(shell: &Shell, spec: &str) {
     let text = format!(
@@ -202,4 +202,55 @@ async fn a_server_that_was_left_behind_is_ended_before_another_has_its_store() {
     lock.lock().unwrap();
     let refused = Dev::spawn(&shell, "").wait_exit(CAP).await.unwrap();
     assert_eq!(refused.code(), Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_deleted_and_made_again_is_said() {
+    let server = NatsServer::start().await.unwrap();
+    let options = format!("--nats {}", server.url());
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let jetstream = async_nats::jetstream::new(server.client().await.unwrap());
+    let delete = async || {
+        jetstream
+            .delete_stream("default_fulfilment_log")
+            .await
+            .unwrap()
+    };
+    let said = async |resets: u64, note: &str| {
+        until(&shell, "saga list -o json", |ran| {
+            let saga = &ran.json()[0];
+            saga["logResets"] == resets
+                && saga["note"].as_str().unwrap_or_default().starts_with(note)
+        })
+        .await;
+    };
+    let mut dev = Dev::start(&shell, &options).await;
+    publish(&shell, ["o-1", "o-2"]);
+    dev.line("Saga default/fulfilment: seen 2, matched 2, skipped 0, started 2, running 2")
+        .await;
+    dev.stop().await;
+
+    // While nothing ran.
+    delete().await;
+    let mut dev = Dev::start(&shell, &options).await;
+    dev.line("error: Saga default/fulfilment: LogReset: ").await;
+    dev.line("started 0, running 0, completed 0, compensated 0, parked 0, LogReset: the log was set back")
+        .await;
+    said(1, "LogReset: the log was set back or made again").await;
+
+    // While it runs: the log is made again with the next look at the manifests.
+    publish(&shell, ["o-3"]);
+    dev.line("started 1, running 1, completed 0, compensated 0, parked 0, LogReset: the log was set back")
+        .await;
+    delete().await;
+    dev.line("Saga default/fulfilment: not ready: stream default_fulfilment_log doesn't exist")
+        .await;
+    let stream = "manifests/stream.yaml";
+    let text = std::fs::read_to_string(shell.path().join(stream)).unwrap();
+    shell.write(stream, &format!("{text}# again\n"));
+    dev.line("Saga default/fulfilment: stream default_fulfilment_log made")
+        .await;
+    said(2, "LogReset (2 times): the log was set back or made again").await;
+    dev.stop().await;
 }

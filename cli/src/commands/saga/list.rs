@@ -1,6 +1,6 @@
 //! `tidemill saga list`.
 
-use super::state::{State, Word};
+use super::state::State;
 use crate::catalog;
 use crate::clock::now;
 use crate::context::Context;
@@ -75,7 +75,7 @@ async fn sagas(nats: &Nats, context: &Context) -> Result<()> {
         overviews.push(Overview {
             namespace: &saga.namespace,
             name: &saga.name,
-            state: State::read(nats, saga).await?,
+            state: State::read(nats, saga, &figures).await?,
             figures,
         });
     }
@@ -155,8 +155,8 @@ async fn instances(args: &Args, saga: &ResourceId, nats: &Nats, context: &Contex
         saga.name,
         figures.line()
     ))?;
-    let state = State::read(nats, saga).await?;
-    if state.word != Word::Ready {
+    let state = State::read(nats, saga, &figures).await?;
+    if !state.note.is_empty() {
         context
             .output
             .line(format!("{}: {}", state.words(), state.note))?;

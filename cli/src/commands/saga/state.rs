@@ -2,6 +2,7 @@
 
 use crate::ask;
 use crate::error::{CliError, Result, chain};
+use crate::figures::Figures;
 use crate::output::{Text, Tone};
 use serde::Serialize;
 use tidemill_core::control::{SagaStatus, saga_verb};
@@ -40,13 +41,34 @@ impl State {
     ///
     /// # Errors
     /// NATS away, or no permission.
-    pub(super) async fn read(nats: &Nats, saga: &ResourceId) -> Result<Self> {
+    pub(super) async fn read(nats: &Nats, saga: &ResourceId, figures: &Figures) -> Result<Self> {
         let status: Option<SagaStatus> = ask::status(nats, saga, saga_verb::STATUS).await?;
         let resets = match &status {
             Some(status) => resets(nats, saga, status).await?,
             None => Vec::new(),
         };
-        Ok(Self::of(saga, status, &resets))
+        let mut state = Self::of(saga, status, &resets);
+        if let Figures::Saga(figures) = figures {
+            state.add_log_resets(saga, figures.log_resets);
+        }
+        Ok(state)
+    }
+
+    /// The worker goes on by itself, so that is no state; what was lost is to be known all the same.
+    fn add_log_resets(&mut self, saga: &ResourceId, resets: u64) {
+        let times = match resets {
+            0 => return,
+            1 => String::new(),
+            more => format!(" ({more} times)"),
+        };
+        if !self.note.is_empty() {
+            self.note.push_str("; ");
+        }
+        self.note.push_str(&format!(
+            "LogReset{times}: the log was set back or made again, and instances whose start it lost are gone from lists: \
+             start again what has to be with `tidemill saga start {}/{}`",
+            saga.namespace, saga.name
+        ));
     }
 
     fn of(saga: &ResourceId, status: Option<SagaStatus>, resets: &[ResolvedStart]) -> Self {
@@ -191,5 +213,11 @@ mod tests {
             assert_eq!(state.word, word);
             assert!(state.note.starts_with(note), "{}", state.note);
         }
+        let mut state = State::of(&saga, status(&[], true), &[]);
+        state.add_log_resets(&saga, 0);
+        assert!(!state.note.contains("LogReset"), "{}", state.note);
+        state.add_log_resets(&saga, 2);
+        let both = "what runs goes on; LogReset (2 times): the log was set back or made again, ";
+        assert!(state.note.contains(both), "{}", state.note);
     }
 }
