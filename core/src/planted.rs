@@ -321,6 +321,8 @@ bugs! {
     /// While the server is away, readiness says so.
     SilenceWhileAway,
 
+    /// Nothing leaves the log: it takes no message that takes the place of others.
+    LogRolledUp,
     /// A stream's acknowledgement is no answer: nothing is sent where one would give it.
     CaptureUnseen,
     /// Nothing is published where it could not be found again.
@@ -376,6 +378,7 @@ impl Bug {
         Bug::OlderSummaryStays,
         Bug::AppendGivenUp,
         Bug::SilenceWhileAway,
+        Bug::LogRolledUp,
         Bug::CaptureUnseen,
         Bug::UnfitTarget,
         Bug::DefinitionUnstored,

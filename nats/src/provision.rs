@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 use tidemill_core::names::{self, ResourceId};
+use tidemill_core::planted::{Bug, planted};
 
 /// Duplicate window unless said otherwise; the server's own default.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -174,14 +175,17 @@ impl StreamPlan {
 
     /// A Saga's input log: nothing leaves it, nothing but plain messages enters it.
     pub fn saga_log(saga: &ResourceId, root: &str, mark: Mark) -> Self {
-        StreamPlan {
-            description: format!("Input log of Saga {}/{}", saga.namespace, saga.name),
-            ..Self::new(
-                &saga.log_stream(),
-                vec![format!("{}.>", saga.log_prefix(root))],
-                mark,
-            )
+        let mut plan = Self::new(
+            &saga.log_stream(),
+            vec![format!("{}.>", saga.log_prefix(root))],
+            mark,
+        );
+        plan.description = format!("Input log of Saga {}/{}", saga.namespace, saga.name);
+        if planted(Bug::LogRolledUp) {
+            plan.further
+                .insert("allow_rollup_hdrs".to_owned(), json!(true));
         }
+        plan
     }
 
     /// What a Projection or a Saga has parked.

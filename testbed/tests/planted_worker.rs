@@ -59,6 +59,10 @@ const CAUGHT: &[(Bug, &str)] = &[
         "saga_faults::a_server_that_is_killed_costs_nothing_but_time",
     ),
     (
+        Bug::LogRolledUp,
+        "saga_participants::an_answer_that_would_roll_up_the_log_takes_nothing_from_it",
+    ),
+    (
         Bug::CaptureUnseen,
         "saga_participants::a_stream_on_a_requests_subject_is_said_and_answers_nothing",
     ),

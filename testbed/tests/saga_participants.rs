@@ -1,10 +1,12 @@
 //! Participants that are away, silent, late or garbled, and others that answer in their place.
 
+use async_nats::HeaderMap;
+use futures::StreamExt;
 use tidemill_core::definition::SagaDefinition;
 use tidemill_core::json::Value;
 use tidemill_core::status::InstanceState;
 use tidemill_testbed::fulfilment::{
-    CAP, counted, definition, done, participants, ready, said, settled, start,
+    CAP, counted, definition, done, participants, ready, said, settled, start, subjects,
 };
 use tidemill_testbed::participants::Conduct;
 use tidemill_testbed::{Lab, NatsServer, eventually};
@@ -246,4 +248,41 @@ async fn answers_that_are_no_json_and_requests_that_are_too_large_fail_the_step(
                 .any(|command| command.contains("/large/") && command.contains("/ship"))
         );
     });
+}
+
+/// An answer is written into the log by who gives it, with the headers that it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_would_roll_up_the_log_takes_nothing_from_it() {
+    #[cfg(feature = "planted-bugs")]
+    tidemill_testbed::planted::plant_as_told().expect("a bug");
+    let mut definition = definition();
+    for step in &mut definition.steps {
+        step.timeout_ms = 2000;
+    }
+    let subject = subjects(&definition).remove(0);
+    let lab = Lab::saga("fulfilment", definition).await.expect("a lab");
+    let client = lab.server.client().await.expect("a client");
+    let mut requests = client.subscribe(subject.clone()).await.expect("requests");
+    let _worker = lab.worker("a").expect("a worker");
+    for rollup in ["all", "sub"] {
+        assert!(start(&lab, rollup).await);
+        let request = tokio::time::timeout(CAP, requests.next()).await;
+        let request = request.expect("an attempt in time").expect("an attempt");
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Rollup", rollup);
+        let reply = request.reply.expect("a reply subject");
+        client
+            .publish_with_headers(reply, headers, "{\"done\":1}".into())
+            .await
+            .expect("answered");
+    }
+    drop(requests);
+    let _participants = participants(&lab, |_| Conduct::Do).await;
+    for id in ["all", "sub"] {
+        let end = settled(&lab, id).await;
+        assert_eq!(end.summary.state, InstanceState::Completed, "{end:#?}");
+    }
+    let log = lab.nats.stream_state("shop_fulfilment_log").await;
+    let log = log.expect("the log");
+    assert_eq!((log.first, log.messages), (1, log.last));
 }
