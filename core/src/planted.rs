@@ -296,6 +296,8 @@ bugs! {
     OwnedWithoutClaim,
     /// Nothing is claimed that a live pod shall have.
     OthersTakenForDead,
+    /// A claim is made once: it is no other's that stands in its own way.
+    ClaimedAgain,
 
     // The saga worker, around its machine.
     /// A start is stored only where there is none.
@@ -321,6 +323,8 @@ bugs! {
     /// While the server is away, readiness says so.
     SilenceWhileAway,
 
+    /// That an attempt reached nobody is said for all only by who has owned its partition all the while.
+    StalledIsSole,
     /// Nothing leaves the log: it takes no message that takes the place of others.
     LogRolledUp,
     /// A stream's acknowledgement is no answer: nothing is sent where one would give it.
@@ -363,7 +367,11 @@ impl Bug {
     ];
 
     /// Those of who owns which partition.
-    pub const OF_OWNERSHIP: &[Bug] = &[Bug::OwnedWithoutClaim, Bug::OthersTakenForDead];
+    pub const OF_OWNERSHIP: &[Bug] = &[
+        Bug::OwnedWithoutClaim,
+        Bug::OthersTakenForDead,
+        Bug::ClaimedAgain,
+    ];
 
     /// Those of the saga worker, outside of the machine.
     pub const OF_SAGAS: &[Bug] = &[
@@ -378,6 +386,7 @@ impl Bug {
         Bug::OlderSummaryStays,
         Bug::AppendGivenUp,
         Bug::SilenceWhileAway,
+        Bug::StalledIsSole,
         Bug::LogRolledUp,
         Bug::CaptureUnseen,
         Bug::UnfitTarget,

@@ -7,6 +7,7 @@ mod saga_control;
 mod saga_faults;
 mod saga_participants;
 mod saga_revisions;
+mod saga_silence;
 mod saga_store_reset;
 
 use tidemill_core::planted::Bug;
@@ -57,6 +58,10 @@ const CAUGHT: &[(Bug, &str)] = &[
     (
         Bug::SilenceWhileAway,
         "saga_faults::a_server_that_is_killed_costs_nothing_but_time",
+    ),
+    (
+        Bug::StalledIsSole,
+        "saga_silence::a_frozen_worker_does_not_say_for_its_successor_that_nobody_was_reached",
     ),
     (
         Bug::LogRolledUp,

@@ -19,10 +19,12 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemill_core::names::{OWNERS_BUCKET, OwnerKey, ResourceId, pod_token};
+use tidemill_core::planted::{Bug, planted};
 use tidemill_nats::{
     Guard, HeaderMap, KvBucket, KvEntry, KvError, KvReader, KvWrite, PublishError, Publisher,
 };
@@ -82,6 +84,12 @@ impl Standing {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         confirmed.is_some_and(|at| at.elapsed() < FRESH_MAX)
+    }
+
+    /// Whether a partition has surely been this worker's, and nobody else's, ever since it was taken with this epoch.
+    pub fn has_held(&self, partition: u16, epoch: u64) -> bool {
+        // In this order: whoever comes back after a pause learns what was taken meanwhile before it is fresh again.
+        self.is_fresh() && self.owned.borrow().get(&partition) == Some(&epoch)
     }
 
     /// Whether a partition is this worker's, as far as it knows; see [`Standing::is_fresh`].
@@ -302,7 +310,9 @@ impl Member {
         let mut renewed = Instant::now();
         let mut renewing: Option<BoxFuture<'static, Result<u64, KvError>>> = None;
         let mut taking = FuturesUnordered::new();
-        let mut taken: BTreeSet<u16> = BTreeSet::new();
+        // Claims under way (`None`), and those that are stored with a revision and not read back yet: until then the view doesn't know
+        // them, and a second claim would find the first in its way and take it for another's.
+        let mut taken: BTreeMap<u16, Option<u64>> = BTreeMap::new();
         let mut tick = tokio::time::interval(Duration::from_millis(BEAT_MS));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -328,19 +338,28 @@ impl Member {
                         renewed = Instant::now();
                     }
                 }
-                Some((partition, result)) = taking.next(), if !taken.is_empty() => {
-                    taken.remove(&partition);
+                Some((partition, result)) = taking.next(), if !taking.is_empty() => {
                     self.explain_take(partition, &result);
+                    match result {
+                        Ok(revision) => taken.insert(partition, Some(revision)),
+                        Err(_) => taken.remove(&partition),
+                    };
                 }
             }
             self.own(view.owned());
             self.beats.confirm();
+            taken.retain(|partition, stored| {
+                stored.is_none_or(|revision| {
+                    view.epoch(*partition) < revision && !planted(Bug::ClaimedAgain)
+                })
+            });
             for Take {
                 partition,
                 expected,
             } in view.decide(self.partitions, at())
             {
-                if taken.insert(partition) {
+                if let Entry::Vacant(vacant) = taken.entry(partition) {
+                    vacant.insert(None);
                     self.note_first(partition, expected == 0);
                     let (bucket, write) = (self.bucket.clone(), self.claim(partition, expected));
                     taking.push(async move { (partition, bucket.write(write).await) });

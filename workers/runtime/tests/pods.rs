@@ -284,6 +284,31 @@ fn each_planted_bug_of_who_owns_what_is_caught() {
             Bug::OthersTakenForDead,
             "partitions_spread_and_go_over_when_a_pod_dies_or_leaves",
         ),
+        (
+            Bug::ClaimedAgain,
+            "only_the_first_owner_of_all_is_the_first",
+        ),
     ];
     each_is_caught(&caught, Bug::OF_OWNERSHIP).unwrap();
+}
+
+/// Whoever claims what nobody ever had knows that nobody else can be doing its work, and only they do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_first_owner_of_all_is_the_first() {
+    let server = server().await;
+    let a = pod(&server, "a").await;
+    settled("a alone", &[("a", &a.owned())]).await;
+    let first = |pod: &Ownership| -> Vec<u16> {
+        (0..PARTITIONS)
+            .filter(|partition| pod.is_first(*partition))
+            .collect()
+    };
+    assert_eq!(first(&a), (0..PARTITIONS).collect::<Vec<u16>>());
+    let b = pod(&server, "b").await;
+    let shares = settled("two pods", &[("a", &a.owned()), ("b", &b.owned())]).await;
+    assert_eq!(first(&b), Vec::<u16>::new());
+    b.release().await;
+    settled("a alone again", &[("a", &a.owned())]).await;
+    let kept: Vec<u16> = shares[0].keys().copied().collect();
+    assert_eq!(first(&a), kept);
 }

@@ -1,11 +1,12 @@
 //! Appending inputs to the log. An append is tried until it is known to be stored, or that it was there already.
 
-use crate::engine::Engine;
+use crate::engine::{Claim, Engine};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::names::LogKind;
 use tidemill_core::planted::{Bug, planted};
+use tidemill_core::saga::Observed;
 use tidemill_nats::{HeaderMap, Publish, PublishError, StoredMessage};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,31 @@ impl Engine {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Appended {
+        let payload = || payload.clone();
+        self.append_made(instance, kind, headers, payload).await
+    }
+
+    /// Appends that an attempt reached nobody, as far as this worker saw. Whether nobody else can have made it (`claim`,
+    /// `None`: somebody can) is looked at anew each time it is tried: until it is stored, another may take over and send it again.
+    pub(crate) async fn append_silence(
+        &self,
+        instance: &str,
+        kind: LogKind,
+        claim: Option<Claim>,
+        silence: impl Fn(bool) -> Observed,
+    ) -> Appended {
+        let payload = || silence(self.is_sole(claim)).to_json().into();
+        self.append_made(instance, kind, HeaderMap::new(), payload)
+            .await
+    }
+
+    async fn append_made(
+        &self,
+        instance: &str,
+        kind: LogKind,
+        headers: HeaderMap,
+        make: impl Fn() -> Bytes,
+    ) -> Appended {
         let once = matches!(kind, LogKind::Started);
         let Some(subject) = self.log_subject(instance, kind) else {
             return Appended::Refused("its id is too long".to_owned());
@@ -56,6 +82,7 @@ impl Engine {
         // An append without an answer may have been stored.
         let mut unsure = false;
         loop {
+            let payload = make();
             let message = Publish {
                 headers: headers.clone(),
                 expected_last_subject_sequence: (once && !planted(Bug::StartUnguarded))

@@ -1,7 +1,7 @@
 //! Running effects. Each may be run twice, by two workers, at any time: ids make that harmless.
 
 use crate::append::Appended;
-use crate::engine::Engine;
+use crate::engine::{Claim, Engine};
 use crate::relay::Answer;
 use std::sync::Arc;
 use tidemill_core::names::LogKind;
@@ -17,8 +17,8 @@ const ERROR_HEADERS: [&str; 2] = ["Nats-Service-Error", "Nats-Service-Error-Code
 pub(crate) struct Of {
     pub(crate) instance: String,
     pub(crate) started_at: Timestamp,
-    /// No other worker can have made this attempt (docs/adr/0003).
-    pub(crate) sole: bool,
+    /// No other worker can have made this attempt (docs/adr/0003) before this claim, nor can while it is held.
+    pub(crate) sole: Option<Claim>,
     pub(crate) relayed: bool,
 }
 
@@ -58,8 +58,17 @@ impl Engine {
         match stream {
             None => self.send(of, request).await,
             Some(stream) => {
-                let sole = of.sole && self.is_fresh();
-                self.observe(&of, &request, &Observed::SubjectCaptured { stream, sole });
+                let silence = move |sole| Observed::SubjectCaptured {
+                    stream: stream.clone(),
+                    sole,
+                };
+                let engine = Arc::clone(self);
+                self.work.spawn(async move {
+                    let kind = observed(&request);
+                    engine
+                        .append_silence(&of.instance, kind, of.sole, silence)
+                        .await;
+                });
             }
         }
     }
@@ -141,9 +150,9 @@ impl Engine {
                 }
             }
             Answer::NoResponders => {
-                let sole = of.sole && self.is_fresh();
-                let what = Observed::NoResponders { sole };
-                self.append(&of.instance, observed(&request), what.to_json())
+                let kind = observed(&request);
+                let silence = |sole| Observed::NoResponders { sole };
+                self.append_silence(&of.instance, kind, of.sole, silence)
                     .await;
             }
             // The timer of the attempt is the law.

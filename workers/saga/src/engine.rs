@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use tidemill_core::contract::{SagaWorkload, StreamBinding};
 use tidemill_core::definition::{Action, StreamRef};
 use tidemill_core::names::{LogKind, LogSubject, ResourceId};
+use tidemill_core::planted::{Bug, planted};
 use tidemill_core::saga::CompiledSaga;
 use tidemill_nats::{Nats, Publisher};
 use tidemill_worker_runtime::ownership::Standing;
@@ -61,6 +62,13 @@ pub(crate) struct Engine {
     pub(crate) shutdown: CancellationToken,
 }
 
+/// A partition, and the epoch with which it was taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub(crate) partition: u16,
+    pub(crate) epoch: u64,
+}
+
 impl Engine {
     pub(crate) fn new(
         context: &WorkerContext,
@@ -109,6 +117,16 @@ impl Engine {
     /// Whether this worker is surely still the owner of what it believes to own.
     pub(crate) fn is_fresh(&self) -> bool {
         self.standing.get().is_some_and(Standing::is_fresh)
+    }
+
+    /// Whether nobody else can have made an attempt that was made under this claim, up to now.
+    pub(crate) fn is_sole(&self, claim: Option<Claim>) -> bool {
+        let Some(Claim { partition, epoch }) = claim else {
+            return false;
+        };
+        let standing = self.standing.get();
+        standing.is_some_and(|standing| standing.has_held(partition, epoch))
+            || planted(Bug::StalledIsSole)
     }
 
     pub(crate) fn owns(&self, partition: u16) -> bool {

@@ -35,15 +35,26 @@ impl Engine {
             // Waiting for a turn is part of the attempt's time: one that is given up must not be sent any more.
             let _permit = Arc::clone(&self.http_permits).acquire_owned().await.ok()?;
             self.metrics.attempts.inc();
-            Some(self.ask(&of, effect).await)
+            Some(self.ask(effect).await)
         };
         // The timer of the attempt says when it is lost; this only frees the connection.
         let Ok(Some(what)) = tokio::time::timeout(timeout, answer).await else {
             return;
         };
-        let appended = self
-            .append(&of.instance, kind.clone(), what.to_json())
-            .await;
+        let appended = match what {
+            Observed::Unreachable { message, .. } => {
+                let silence = |sole| Observed::Unreachable {
+                    sole,
+                    message: message.clone(),
+                };
+                self.append_silence(&of.instance, kind.clone(), of.sole, silence)
+                    .await
+            }
+            what => {
+                self.append(&of.instance, kind.clone(), what.to_json())
+                    .await
+            }
+        };
         if let Appended::Refused(why) = appended {
             let message = format!("the log refuses the answer: {why}");
             self.append(&of.instance, kind, Observed::Lost { message }.to_json())
@@ -51,7 +62,7 @@ impl Engine {
         }
     }
 
-    async fn ask(&self, of: &Of, effect: HttpEffect) -> Observed {
+    async fn ask(&self, effect: HttpEffect) -> Observed {
         let method = reqwest::Method::from_bytes(effect.method.as_str().as_bytes())
             .unwrap_or(reqwest::Method::POST);
         let mut request = self.http.request(method, &effect.url);
@@ -65,7 +76,7 @@ impl Engine {
         }
         let mut response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return unanswered(&error, of.sole && self.is_fresh()),
+            Err(error) => return unanswered(&error),
         };
         let status = u32::from(response.status().as_u16());
         let retry_after_ms = response
@@ -110,11 +121,13 @@ impl Engine {
     }
 }
 
-fn unanswered(error: &reqwest::Error, sole: bool) -> Observed {
+fn unanswered(error: &reqwest::Error) -> Observed {
     let message = plain(error);
     if error.is_builder() {
         Observed::Unsendable { message }
     } else if error.is_connect() {
+        // Whether nobody else reached it is said when it is appended.
+        let sole = false;
         Observed::Unreachable { sole, message }
     } else {
         Observed::Lost { message }

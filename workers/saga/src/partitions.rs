@@ -108,7 +108,7 @@ impl Groups {
         let (caught_up_tx, caught_up) = watch::channel(false);
         let task = tokio::spawn(keep_running(
             Arc::clone(&self.engine),
-            taken.clone(),
+            partitions.clone(),
             first_owner,
             receiver,
             caught_up_tx,
@@ -178,7 +178,7 @@ impl Groups {
 /// Runs a shard, and again from the log's start if the log was set back or could not be read.
 async fn keep_running(
     engine: Arc<Engine>,
-    taken: Vec<u16>,
+    taken: Owned,
     first_owner: bool,
     mut asks: mpsc::Receiver<Ask>,
     caught_up: watch::Sender<bool>,
@@ -211,7 +211,7 @@ async fn keep_running(
                 PAUSE
             }
         };
-        for partition in &taken {
+        for partition in taken.keys() {
             engine.tally.refold(*partition);
         }
         tokio::select! {

@@ -7,7 +7,7 @@ mod asks;
 
 use crate::describe;
 use crate::effects::Of;
-use crate::engine::Engine;
+use crate::engine::{Claim, Engine};
 use crate::live::{Live, Timers};
 use crate::revisions::RevisionError;
 use futures::FutureExt;
@@ -22,6 +22,7 @@ use tidemill_core::planted::{Bug, planted};
 use tidemill_core::saga::{Effect, Input, Instance, Note, Started, decode_input};
 use tidemill_core::status::{InstanceState, InstanceSummary};
 use tidemill_nats::{HeaderMap, ReadError, ReadFrom, Reader, StoredMessage, StreamState};
+use tidemill_worker_runtime::ownership::Owned;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +68,8 @@ pub(crate) struct Folded {
 
 pub(crate) struct Shard {
     engine: Arc<Engine>,
-    partitions: Vec<u16>,
+    /// With their epochs.
+    partitions: Owned,
     /// Partitions of which nobody else ever was the owner.
     first_owner: bool,
     taken_at: Instant,
@@ -89,7 +91,7 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) fn new(
         engine: &Arc<Engine>,
-        partitions: Vec<u16>,
+        partitions: Owned,
         first_owner: bool,
         caught_up: watch::Sender<bool>,
         stop: &CancellationToken,
@@ -118,7 +120,7 @@ impl Shard {
             return vec![format!("{prefix}.>")];
         }
         self.partitions
-            .iter()
+            .keys()
             .map(|partition| format!("{prefix}.{partition}.>"))
             .collect()
     }
@@ -198,7 +200,7 @@ impl Shard {
         let replaced = before.is_some_and(|before| {
             before.lost || before.incarnation != log.incarnation || before.sequence > log.last
         });
-        for &partition in &self.partitions {
+        for &partition in self.partitions.keys() {
             // Also what an earlier owner has folded: the log may have been set back while nobody looked.
             let is_reset = replaced || self.engine.tally.known_through(partition) > log.last;
             if is_reset && !planted(Bug::LogResetUnseen) {
@@ -247,6 +249,13 @@ impl Shard {
             }
         }
         false
+    }
+
+    /// The claim under which nobody else can be making attempts; `None` if a stalled owner still may.
+    fn sole_claim(&self, partition: u16) -> Option<Claim> {
+        let alone = self.first_owner || self.taken_at.elapsed() >= FORGET_AFTER;
+        let epoch = *self.partitions.get(&partition)?;
+        alone.then_some(Claim { partition, epoch })
     }
 
     fn is_caught_up(&self) -> bool {
@@ -427,14 +436,13 @@ impl Shard {
     /// What follows when an instance has folded an input.
     async fn after(&mut self, id: &str, effects: Vec<Effect>) {
         let caught_up = self.is_caught_up();
+        let partition = self.live.get(id).map(|live| live.partition);
+        let sole = partition.and_then(|partition| self.sole_claim(partition));
         let Some(live) = self.live.get_mut(id) else {
             return;
         };
         if caught_up {
-            let of = of(
-                live,
-                self.first_owner || self.taken_at.elapsed() >= FORGET_AFTER,
-            );
+            let of = of(live, sole);
             tracing::debug!(
                 instance = id,
                 event_id = live.instance.input.id,
@@ -449,7 +457,7 @@ impl Shard {
             }
             self.timers.schedule(live);
         } else if planted(Bug::EffectsWhileFolding) {
-            let of = of(live, false);
+            let of = of(live, None);
             for effect in effects {
                 self.engine.execute(of.clone(), effect).await;
             }
@@ -490,7 +498,8 @@ impl Shard {
         }
         if self.was_reset {
             let engine = Arc::clone(&self.engine);
-            let (partitions, end) = (self.partitions.clone(), self.fold_until);
+            let partitions: Vec<u16> = self.partitions.keys().copied().collect();
+            let end = self.fold_until;
             self.engine.work.spawn(async move {
                 engine
                     .summaries
@@ -512,7 +521,7 @@ impl Shard {
             // Attempts made by whoever was the owner before get their whole time again.
             live.patient_until = now;
             let effects = live.instance.outstanding(&live.saga);
-            let of = of(live, false);
+            let of = of(live, None);
             self.timers.schedule(live);
             self.engine
                 .summaries
@@ -554,7 +563,7 @@ impl Shard {
     }
 }
 
-fn of(live: &Live, sole: bool) -> Of {
+fn of(live: &Live, sole: Option<Claim>) -> Of {
     Of {
         instance: live.instance.id.clone(),
         started_at: live.instance.started_at,

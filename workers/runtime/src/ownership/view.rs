@@ -73,6 +73,11 @@ impl View {
         self.claims.insert(partition, claim);
     }
 
+    /// Revision of the last claim of a partition that was read; 0 = none.
+    pub fn epoch(&self, partition: u16) -> u64 {
+        self.claims.get(&partition).map_or(0, |claim| claim.epoch)
+    }
+
     /// A heartbeat was read.
     pub fn beat(&mut self, pod: &str, at: u64) {
         if pod == self.me {
@@ -165,7 +170,7 @@ impl View {
             })
             .map(|partition| Take {
                 partition,
-                expected: self.claims.get(&partition).map_or(0, |claim| claim.epoch),
+                expected: self.epoch(partition),
             })
             .collect()
     }

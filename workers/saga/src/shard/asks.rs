@@ -1,6 +1,6 @@
 //! What a shard is asked about its instances, and its answers.
 
-use super::{FORGET_AFTER, Shard};
+use super::Shard;
 use crate::describe;
 use crate::live::Live;
 use std::sync::Arc;
@@ -76,18 +76,19 @@ impl Shard {
             .resent
             .iter()
             .any(|sent| *sent == (step.clone(), side, attempt));
-        let long_owner = self.first_owner || self.taken_at.elapsed() >= FORGET_AFTER;
-        let sole = !resent && long_owner && self.engine.is_fresh();
+        let claim = self.sole_claim(subject.partition).filter(|_| !resent);
         let kind = LogKind::Observed {
             step,
             side,
             attempt,
         };
-        self.engine.append_later(
-            subject.instance,
-            kind,
-            Observed::NoResponders { sole }.to_json(),
-        );
+        let engine = Arc::clone(&self.engine);
+        self.engine.work.spawn(async move {
+            let silence = |sole| Observed::NoResponders { sole };
+            engine
+                .append_silence(&subject.instance, kind, claim, silence)
+                .await;
+        });
     }
 
     fn cancel(&mut self, request: CancelRequest) -> Result<Accepted, ControlError> {
