@@ -252,5 +252,22 @@ async fn a_log_that_was_deleted_and_made_again_is_said() {
     dev.line("Saga default/fulfilment: stream default_fulfilment_log made")
         .await;
     said(2, "LogReset (2 times): the log was set back or made again").await;
+
+    // While it runs, and made again by the next run, when the counters of this one have begun anew.
+    publish(&shell, ["o-4"]);
+    dev.line("started 1, running 1, completed 0, compensated 0, parked 0, LogReset: the log was set back")
+        .await;
+    until(&shell, "saga list -o json", |ran| {
+        ran.json()[0]["started"] == 1
+    })
+    .await;
+    delete().await;
+    until(&shell, "saga list -o json", |ran| {
+        ran.json()[0]["started"] == 0
+    })
+    .await;
+    dev.stop().await;
+    let dev = Dev::start(&shell, &options).await;
+    said(3, "LogReset (3 times): the log was set back or made again").await;
     dev.stop().await;
 }

@@ -32,6 +32,9 @@ pub struct SagaCounters {
     pub unreadable: u64,
     /// Log position this is as of.
     pub log_sequence: u64,
+    /// Incarnation of the log that position is in; empty where nobody said.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub log_incarnation: String,
     /// Times the log was found set back since the counters were begun.
     pub log_resets: u64,
     /// Per trigger stream (`<namespace>/<name>`).

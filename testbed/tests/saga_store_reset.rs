@@ -212,6 +212,50 @@ async fn a_log_set_back_while_no_worker_ran_is_said_too() {
     log_set_back(false).await;
 }
 
+/// The log is deleted and made again while no worker runs, and late answers make it longer than what was folded of the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_made_again_and_has_grown_is_said() {
+    let lab = Lab::saga("fulfilment", definition()).await.expect("a lab");
+    let participants = participants(&lab, |_| Conduct::Do).await;
+    let mut worker = lab.worker("a").expect("a worker");
+    place(&lab, 0..3).await;
+    only(&lab, 0..3).await;
+    completed(&lab, 3).await;
+    ended(&mut worker).await;
+    let client = lab.server.client().await.expect("a client");
+    let jetstream = async_nats::jetstream::new(client);
+    let mut log = jetstream.get_stream(LOG).await.expect("the log");
+    let config = log.info().await.expect("its state").config.clone();
+    let length = log.cached_info().state.messages;
+    jetstream.delete_stream(LOG).await.expect("deleted");
+    let mut again = config.clone();
+    again
+        .metadata
+        .insert("tidemill.dev/incarnation".to_owned(), "another".to_owned());
+    jetstream.create_stream(again).await.expect("made again");
+    let subject = config.subjects[0].replace('>', "0.late");
+    for _ in 0..2 * length {
+        let published = jetstream.publish(subject.clone(), "{}".into()).await;
+        published.expect("sent").await.expect("stored");
+    }
+    let mut worker = lab.worker("b").expect("a worker");
+    only(&lab, []).await;
+    assert!(worker.stderr().contains("LogReset"), "{}", worker.stderr());
+    ready(&lab, "b").await;
+    place(&lab, 10..13).await;
+    only(&lab, 10..13).await;
+    eventually("counters of the new log", CAP, || async {
+        let counters = lab.counters().await?;
+        match (counters.started, counters.completed, counters.log_resets) {
+            (3, 3, 1) => Ok(()),
+            _ => Err(anyhow::anyhow!("{counters:?}")),
+        }
+    })
+    .await;
+    nothing_twice(&participants);
+    sound(&mut worker);
+}
+
 /// The trigger stream is set back: nothing of it starts anything until somebody accepts that.
 async fn source_set_back(survives: bool) {
     let mut lab = Lab::saga("fulfilment", definition()).await.expect("a lab");

@@ -80,8 +80,8 @@ pub(crate) struct Shard {
     /// The log's end when reading began.
     fold_until: u64,
     folded: Folded,
-    /// The log was found set back: what lists say of instances that it no longer knows is wrong.
-    was_reset: bool,
+    /// The log was found set back to here, or another (0): what lists say of instances that it no longer knows is wrong.
+    reset_to: Option<u64>,
     /// Instances whose definition isn't there, by its revision.
     unrunnable: HashMap<String, Revision>,
     revisions_looked_at: Instant,
@@ -107,7 +107,7 @@ impl Shard {
             awaiting: HashMap::new(),
             fold_until: 0,
             folded: Folded::default(),
-            was_reset: false,
+            reset_to: None,
             unrunnable: HashMap::new(),
             revisions_looked_at: Instant::now(),
             stop: stop.clone(),
@@ -197,22 +197,25 @@ impl Shard {
         if let Some(clock) = log.server_time {
             self.timers.observe(clock);
         }
-        let replaced = before.is_some_and(|before| {
-            before.lost || before.incarnation != log.incarnation || before.sequence > log.last
-        });
+        let shorter = before.is_some_and(|before| before.lost || before.sequence > log.last);
+        let another = before.is_some_and(|before| before.incarnation != log.incarnation);
         for &partition in self.partitions.keys() {
-            // Also what an earlier owner has folded: the log may have been set back while nobody looked.
-            let is_reset = replaced || self.engine.tally.known_through(partition) > log.last;
+            // Also what an earlier owner has folded: the log may have been set back, or made again and grown, while nobody looked.
+            let tally = &self.engine.tally;
+            let another = another || tally.knows_another_log(partition, &log.incarnation);
+            let is_reset = another || shorter || tally.known_through(partition) > log.last;
             if is_reset && !planted(Bug::LogResetUnseen) {
-                self.was_reset = true;
-                self.engine.tally.log_was_reset(partition, log.last);
+                let end = if another { 0 } else { log.last };
+                self.reset_to = Some(self.reset_to.map_or(end, |known| known.min(end)));
+                tally.log_was_reset(partition, end);
             }
+            tally.folds(partition, &log.incarnation);
         }
-        if self.was_reset {
+        if self.reset_to.is_some() {
             tracing::error!(
                 log = log.name,
                 ends_at = log.last,
-                "LogReset: the log ends before what was folded; instances go on as the log knows them"
+                "LogReset: the log was set back, or is another than was folded; instances go on as the log knows them"
             );
         }
     }
@@ -496,10 +499,9 @@ impl Shard {
         if self.unrunnable.is_empty() {
             self.engine.health.ready(DEFINITIONS);
         }
-        if self.was_reset {
+        if let Some(end) = self.reset_to {
             let engine = Arc::clone(&self.engine);
             let partitions: Vec<u16> = self.partitions.keys().copied().collect();
-            let end = self.fold_until;
             self.engine.work.spawn(async move {
                 engine
                     .summaries

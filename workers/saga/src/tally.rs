@@ -31,6 +31,8 @@ struct Entry {
     summarized_through: u64,
     /// The log was folded to here before, by this worker or an earlier owner.
     known_through: u64,
+    /// Incarnation of the log that was folded before; empty if nobody said.
+    known_log: String,
 }
 
 impl Tally {
@@ -57,15 +59,21 @@ impl Tally {
             .unwrap_or_default();
         let summarized_through = stored.log_sequence;
         let mut known_through = stored.log_sequence;
+        let mut known_log = stored.log_incarnation.clone();
         let mut counters = SagaCounters {
             triggers: stored.triggers,
             log_resets: stored.log_resets,
+            log_sequence: stored.log_sequence,
+            log_incarnation: stored.log_incarnation,
             ..SagaCounters::default()
         };
         // It stays there: taking the other partitions may fail, and all are taken again then.
         let released = lock(&self.released).get(&partition).cloned();
         if let Some(released) = released {
             known_through = known_through.max(released.known_through);
+            if known_log.is_empty() {
+                known_log = released.known_log;
+            }
             remember(&mut counters, released.counters);
         }
         self.lock().insert(
@@ -75,28 +83,49 @@ impl Tally {
                 changed: false,
                 summarized_through,
                 known_through,
+                known_log,
             },
         );
         Ok(())
     }
 
-    /// Counters of the fold begin at 0 again: the log is folded from its start.
+    /// Counters of the fold begin at 0 again: the log is folded from its start. How far it was folded before stays, as this may be
+    /// written and found by another owner before any of it is read again.
     pub(crate) fn refold(&self, partition: u16) {
         self.change(partition, |counters| {
             let triggers = std::mem::take(&mut counters.triggers);
             *counters = SagaCounters {
                 triggers,
                 log_resets: counters.log_resets,
+                log_sequence: counters.log_sequence,
+                log_incarnation: std::mem::take(&mut counters.log_incarnation),
                 ..SagaCounters::default()
             };
         });
     }
 
-    /// The log ends at `end`, below what was folded before: it was set back.
+    /// Whether another log was folded before, by this worker or an earlier owner.
+    pub(crate) fn knows_another_log(&self, partition: u16, incarnation: &str) -> bool {
+        let partitions = self.lock();
+        let known = partitions.get(&partition).map(|entry| &entry.known_log);
+        known.is_some_and(|known| !known.is_empty() && known != incarnation)
+    }
+
+    /// Which log is folded from now on.
+    pub(crate) fn folds(&self, partition: u16, incarnation: &str) {
+        if let Some(entry) = self.lock().get_mut(&partition) {
+            incarnation.clone_into(&mut entry.known_log);
+            // Written with what is counted of it.
+            incarnation.clone_into(&mut entry.counters.log_incarnation);
+        }
+    }
+
+    /// What was folded behind `end` is no longer in the log: it was set back, or is another (0).
     pub(crate) fn log_was_reset(&self, partition: u16, end: u64) {
         let mut partitions = self.lock();
         if let Some(entry) = partitions.get_mut(&partition) {
             entry.counters.log_resets += 1;
+            entry.counters.log_sequence = entry.counters.log_sequence.min(end);
             entry.changed = true;
             entry.summarized_through = entry.summarized_through.min(end);
             entry.known_through = entry.known_through.min(end);
