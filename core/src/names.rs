@@ -40,6 +40,14 @@ pub const REVISIONS_BUCKET: &str = "tidemill_revisions";
 pub const SUMMARIES_BUCKET: &str = "tidemill_summaries";
 /// Partitions of a Projection; constant, so that checkpoints of every revision line up.
 pub const PROJECTION_PARTITIONS: u16 = 64;
+/// Metadata key of a Saga's input log: the number of its partitions, which is that of its first day.
+pub const LOG_PARTITIONS_KEY: &str = "tidemill.dev/partitions";
+/// Metadata key of an EventStream's stream: what the subjects of its events begin with.
+pub const PREFIX_KEY: &str = "tidemill.dev/prefix";
+/// Metadata key of a Saga's parked stream: the input log of its instances.
+pub const LOG_STREAM_KEY: &str = "tidemill.dev/log";
+/// Metadata key of a Projection's parked stream: the bucket that the rows are in.
+pub const ROWS_BUCKET_KEY: &str = "tidemill.dev/bucket";
 
 /// Which of the two workloads a name belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

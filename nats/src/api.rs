@@ -54,6 +54,14 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// JetStream's error code, if the server gave one.
+    pub fn code(&self) -> Option<u64> {
+        match self {
+            ApiError::Refused { code, .. } if *code > 0 => Some(*code),
+            _ => None,
+        }
+    }
+
     /// Whether the same call may succeed later without anybody doing anything.
     pub fn may_pass(&self) -> bool {
         match self {

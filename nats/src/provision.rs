@@ -9,7 +9,7 @@ mod loss;
 use crate::api::{ApiError, INCARNATION_KEY, StreamState};
 use crate::connection::Nats;
 use crate::kv::{stream_of, subject_of};
-pub use loss::Loss;
+pub use loss::{Loss, losses};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -122,6 +122,19 @@ pub enum OnFull {
     DropOldest,
 }
 
+/// A field of a resource that can't change while its stream is there, whatever became of the resource: it is in the stream's metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// Its key in the metadata.
+    pub key: &'static str,
+    /// Its path in the resource.
+    pub field: &'static str,
+    /// What it is.
+    pub value: String,
+    /// Why it can't be changed, and what would do.
+    pub why: &'static str,
+}
+
 /// What a stream shall be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamPlan {
@@ -149,6 +162,8 @@ pub struct StreamPlan {
     pub may_lose: bool,
     /// Whose it is.
     pub mark: Mark,
+    /// What can't change any more once it is there.
+    pub fixed: Vec<Fixed>,
     /// Further settings, as JetStream's API names them; they win over the others.
     pub further: BTreeMap<String, Value>,
 }
@@ -169,6 +184,7 @@ impl StreamPlan {
             compression: false,
             may_lose: false,
             mark,
+            fixed: Vec::new(),
             further: BTreeMap::new(),
         }
     }
@@ -272,12 +288,14 @@ impl StreamPlan {
             compression,
             may_lose: _,
             mark,
+            fixed,
             further,
         } = self;
         let metadata = mark
             .owner()
             .into_iter()
-            .chain([(INCARNATION_KEY, mark.incarnation.as_str())]);
+            .chain([(INCARNATION_KEY, mark.incarnation.as_str())])
+            .chain(fixed.iter().map(|fixed| (fixed.key, fixed.value.as_str())));
         let metadata: Map<String, Value> = metadata
             .map(|(key, value)| (key.to_owned(), json!(value)))
             .collect();
@@ -375,14 +393,14 @@ pub async fn ensure(nats: &Nats, plan: &StreamPlan) -> Result<Outcome, ApiError>
     };
     match decide(plan, &present) {
         Decision::Nothing => Ok(Outcome::Unchanged),
-        Decision::Refuse(reason) => Ok(Outcome::Conflict(reason)),
+        Decision::Refuse(reason) => Ok(Outcome::Conflict(reason.to_string())),
         Decision::Update {
             mut config,
             mut changed,
         } => {
             let losses = match plan.may_lose {
                 true => Vec::new(),
-                false => loss::losses(nats, &present, &config, &changed).await?,
+                false => losses(nats, &present, &config, &changed).await?,
             };
             if losses.is_empty() {
                 return write(nats, plan, "UPDATE", config, Outcome::Updated(changed)).await;
@@ -412,10 +430,14 @@ async fn write(
     config: Map<String, Value>,
     done: Outcome,
 ) -> Result<Outcome, ApiError> {
-    let call = format!("STREAM.{verb}.{}", plan.name);
-    match nats.stream_call::<Value>(&plan.name, &call, &config).await {
-        Ok(_) => Ok(done),
+    match call(nats, verb, &plan.name, &config).await {
+        Ok(()) => Ok(done),
         Err(error) if error.may_pass() => Err(error),
+        Err(error) if error.code() == Some(SUBJECTS_OVERLAP) => {
+            let found = overlap(nats, plan).await?;
+            let said = found.map_or_else(|| error.to_string(), |found| found.to_string());
+            Ok(Outcome::Conflict(said))
+        }
         Err(ApiError::Refused {
             description, code, ..
         }) => Ok(Outcome::Conflict(format!(
@@ -426,41 +448,189 @@ async fn write(
     }
 }
 
-enum Decision {
+/// Makes a stream of this configuration.
+///
+/// # Errors
+/// [`ApiError`]
+pub async fn create(nats: &Nats, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {
+    call(nats, "CREATE", name, config).await
+}
+
+/// Gives a stream this configuration.
+///
+/// # Errors
+/// [`ApiError`]
+pub async fn update(nats: &Nats, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {
+    call(nats, "UPDATE", name, config).await
+}
+
+async fn call(
+    nats: &Nats,
+    verb: &str,
+    name: &str,
+    config: &Map<String, Value>,
+) -> Result<(), ApiError> {
+    let call = format!("STREAM.{verb}.{name}");
+    let _: Value = nats.stream_call(name, &call, config).await?;
+    Ok(())
+}
+
+/// JetStream's code: another stream takes one of the subjects.
+const SUBJECTS_OVERLAP: u64 = 10065;
+
+/// A stream that takes a subject which another one wants.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "stream {wanting} can't take `{subject}`: stream {stream}, which {}, takes it already; change the subjects of one of them",
+    belongs(.owner.as_deref())
+)]
+pub struct Overlap {
+    /// The stream that can't have it.
+    pub wanting: String,
+    /// What it wants.
+    pub subject: String,
+    /// The stream that takes it.
+    pub stream: String,
+    /// Whose that is, as [`Mark`] shows it; `None` = Tidemill didn't make it.
+    pub owner: Option<String>,
+}
+
+/// The first other stream that takes one of a plan's subjects.
+///
+/// # Errors
+/// [`ApiError`]
+pub async fn overlap(nats: &Nats, plan: &StreamPlan) -> Result<Option<Overlap>, ApiError> {
+    for subject in &plan.subjects {
+        let streams = nats.streams_on(subject).await?;
+        let Some(stream) = streams.into_iter().find(|name| *name != plan.name) else {
+            continue;
+        };
+        let owner = match nats.stream_state(&stream).await {
+            Ok(state) => owner_of(&state.metadata()),
+            Err(ApiError::StreamMissing(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        return Ok(Some(Overlap {
+            wanting: plan.name.clone(),
+            subject: subject.clone(),
+            stream,
+            owner,
+        }));
+    }
+    Ok(None)
+}
+
+/// What a plan comes to beside the stream that is there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// It is as it shall be.
     Nothing,
+    /// It is to be updated.
     Update {
+        /// The whole configuration, with every setting that the plan doesn't name as it is.
         config: Map<String, Value>,
+        /// The settings that differ, as JetStream's API names them.
         changed: Vec<String>,
     },
-    Refuse(String),
+    /// It can't become so.
+    Refuse(Refusal),
+}
+
+/// Why a stream that is there can't become what is planned. Nothing is written.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// Somebody else's, or nobody's that is known.
+    #[error("stream {stream} {}: give the resource another name or stream name", belongs(.owner.as_deref()))]
+    Foreign {
+        /// The stream.
+        stream: String,
+        /// Its owner as [`Mark`] shows it; `None` = Tidemill didn't make it.
+        owner: Option<String>,
+    },
+    /// JetStream can't change this setting.
+    #[error(
+        "stream {stream}: {setting} is {now} and can't be changed to {wanted}: use another name, or delete the stream with what is in it"
+    )]
+    Immutable {
+        /// The stream.
+        stream: String,
+        /// As JetStream's API names it.
+        setting: String,
+        /// What it is.
+        now: Value,
+        /// What it should be.
+        wanted: Value,
+    },
+    /// The resource says something else than when the stream was made.
+    #[error("{field} is {wanted}, but stream {stream} was made with {now}: {why}")]
+    Fixed {
+        /// The stream.
+        stream: String,
+        /// Path of the field.
+        field: &'static str,
+        /// What it was when the stream was made.
+        now: String,
+        /// What it should be.
+        wanted: String,
+        /// Why it can't be changed, and what would do.
+        why: &'static str,
+    },
+    /// The server answered with something else.
+    #[error("stream {stream}: its configuration can't be read")]
+    Unreadable {
+        /// The stream.
+        stream: String,
+    },
+}
+
+fn belongs(owner: Option<&str>) -> String {
+    owner.map_or_else(
+        || "wasn't made by Tidemill".to_owned(),
+        |owner| format!("belongs to {owner}"),
+    )
+}
+
+/// Whose mark a stream carries, as [`Mark`] shows it; `None` = none at all.
+pub fn owner_of(metadata: &BTreeMap<String, String>) -> Option<String> {
+    let parts = ["cluster", "namespace", "kind", "name"].map(|part| {
+        metadata
+            .get(&format!("tidemill.dev/{part}"))
+            .map_or("", String::as_str)
+    });
+    let marked = parts.iter().any(|part| !part.is_empty());
+    marked.then(|| parts.join("/"))
 }
 
 /// Compares a plan with what is there.
-fn decide(plan: &StreamPlan, present: &StreamState) -> Decision {
+pub fn decide(plan: &StreamPlan, present: &StreamState) -> Decision {
     let metadata = present.metadata();
-    let owner = plan.mark.owner();
-    if !owner
-        .iter()
-        .all(|(key, value)| metadata.get(*key).map(String::as_str) == Some(*value))
-    {
-        let known = owner.map(|(key, _)| metadata.get(key).map_or("", String::as_str));
-        let present_owner = if known.iter().all(|value| value.is_empty()) {
-            "wasn't made by Tidemill".to_owned()
-        } else {
-            format!("belongs to {}", known.join("/"))
-        };
-        return Decision::Refuse(format!(
-            "stream {} {present_owner}: give the resource another name or stream name",
-            plan.name
-        ));
+    let owner = owner_of(&metadata);
+    if owner.as_deref() != Some(&plan.mark.to_string()) {
+        return Decision::Refuse(Refusal::Foreign {
+            stream: plan.name.clone(),
+            owner,
+        });
     }
     let Value::Object(mut config) = present.config.clone() else {
-        return Decision::Refuse(format!(
-            "stream {}: its configuration can't be read",
-            plan.name
-        ));
+        return Decision::Refuse(Refusal::Unreadable {
+            stream: plan.name.clone(),
+        });
     };
     let mut changed = Vec::new();
+    for fixed in &plan.fixed {
+        match metadata.get(fixed.key) {
+            Some(now) if *now != fixed.value => {
+                return Decision::Refuse(Refusal::Fixed {
+                    stream: plan.name.clone(),
+                    field: fixed.field,
+                    now: now.clone(),
+                    wanted: fixed.value.clone(),
+                    why: fixed.why,
+                });
+            }
+            _ => {}
+        }
+    }
     for (key, wanted) in plan.config() {
         if key == "metadata" {
             // It has our mark; the rest of it (the server's, other tools') and its incarnation stay.
@@ -471,10 +641,12 @@ fn decide(plan: &StreamPlan, present: &StreamState) -> Decision {
             continue;
         }
         if matches!(key.as_str(), "storage" | "retention") {
-            return Decision::Refuse(format!(
-                "stream {}: {key} is {now} and can't be changed to {wanted}: use another name, or delete the stream with what is in it",
-                plan.name
-            ));
+            return Decision::Refuse(Refusal::Immutable {
+                stream: plan.name.clone(),
+                now: now.clone(),
+                setting: key,
+                wanted,
+            });
         }
         config.insert(key.clone(), wanted);
         changed.push(key);

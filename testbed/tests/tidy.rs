@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("core", ""),
     ("crds", "core"),
     ("nats", "core"),
+    ("provision", "core crds nats"),
     ("worker-runtime", "core nats"),
     ("worker-projection", "core nats worker-runtime"),
     ("worker-saga", "core nats worker-runtime"),
@@ -25,7 +26,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ),
     (
         "cli",
-        "core crds nats worker-runtime worker-projection worker-saga",
+        "core crds nats provision worker-runtime worker-projection worker-saga",
     ),
     ("inventory", ""),
     ("testbed", "*"),

@@ -5,16 +5,13 @@ use crate::context::api_error;
 use crate::error::{Result, chain};
 use crate::manifests::{Declared, Manifests};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 use tidemill_core::contract::{CONTRACT_VERSION, Connection, Contract, StreamBinding};
 use tidemill_core::definition::StreamRef;
 use tidemill_core::names::ResourceId;
-use tidemill_crds::common::Placement;
-use tidemill_crds::compile::{EventStreamPlan, StorageSettings};
-use tidemill_crds::eventstream::{Compression, OnFull, Storage};
 use tidemill_crds::manifest::Plan;
-use tidemill_nats::provision::{self, Loss, Mark, Outcome, StreamPlan, ensure};
+use tidemill_nats::provision::{Loss, Outcome, StreamPlan, ensure};
 use tidemill_nats::{ApiError, Nats};
+use tidemill_provision::Installation;
 
 /// Cluster id without Kubernetes.
 const CLUSTER: &str = "dev";
@@ -45,6 +42,12 @@ pub(crate) async fn apply(
     may_lose: &BTreeSet<StreamRef>,
 ) -> Result<Applied> {
     let mut applied = Applied::default();
+    let installation = Installation {
+        cluster: CLUSTER.to_owned(),
+        subject_root: connection.subject_root.clone(),
+        // One server holds one copy.
+        replicas: 1,
+    };
     for plan in StreamPlan::shared_buckets(&incarnation()) {
         make(nats, &plan, "shared buckets", &mut applied).await?;
     }
@@ -53,13 +56,22 @@ pub(crate) async fn apply(
     let mut planned: Vec<(Declared, Plan)> =
         manifests.resources.iter().filter_map(planned).collect();
     planned.sort_by_key(|(_, plan)| !matches!(plan, Plan::EventStream(_)));
+    let mut refused = BTreeSet::new();
     for (declared, plan) in planned {
         let shown = declared.shown();
+        if let Some(stream) = first_refused(&declared, &refused) {
+            let why = format!("EventStream {stream} can't be had (see there)");
+            applied.refused.push((shown, why));
+            continue;
+        }
         match plan {
             Plan::EventStream(plan) => {
-                let mut made = event_stream(&plan);
+                let mut made = installation.event_stream(&plan, &incarnation());
                 made.may_lose = may_lose.contains(&plan.stream);
                 let losses = make(nats, &made, &shown, &mut applied).await?;
+                if losses.is_none() {
+                    refused.insert(plan.stream.clone());
+                }
                 if let Some(losses) = losses {
                     applied.streams.push(plan.binding.clone());
                     let held = losses
@@ -69,13 +81,9 @@ pub(crate) async fn apply(
                 }
             }
             Plan::Projection(plan) => {
-                let mark = Mark::of(CLUSTER, &plan.resource, &incarnation());
-                let mut rows = StreamPlan::bucket(&plan.rows.name, mark.clone());
-                rows.description = format!("Rows of {shown}");
-                let rows = with_settings(rows, &plan.rows);
-                let parked = StreamPlan::parked(&plan.resource, &connection.subject_root, mark);
-                if make(nats, &rows, &shown, &mut applied).await?.is_some()
-                    && make(nats, &parked, &shown, &mut applied).await?.is_some()
+                let [parked, rows] = installation.projection(&plan, &incarnation());
+                if make(nats, &parked, &shown, &mut applied).await?.is_some()
+                    && make(nats, &rows, &shown, &mut applied).await?.is_some()
                 {
                     let contract = contract(&plan.resource, connection, &declared, plan.workload());
                     starts::remember(nats, &contract).await?;
@@ -83,19 +91,9 @@ pub(crate) async fn apply(
                 }
             }
             Plan::Saga(plan) => {
-                let mark = Mark::of(CLUSTER, &plan.resource, &incarnation());
-                let log =
-                    StreamPlan::saga_log(&plan.resource, &connection.subject_root, mark.clone());
-                let log = with_settings(
-                    StreamPlan {
-                        name: plan.log.name.clone(),
-                        ..log
-                    },
-                    &plan.log,
-                );
-                let parked = StreamPlan::parked(&plan.resource, &connection.subject_root, mark);
-                if make(nats, &log, &shown, &mut applied).await?.is_some()
-                    && make(nats, &parked, &shown, &mut applied).await?.is_some()
+                let [parked, log] = installation.saga(&plan, &incarnation());
+                if make(nats, &parked, &shown, &mut applied).await?.is_some()
+                    && make(nats, &log, &shown, &mut applied).await?.is_some()
                 {
                     let contract = contract(&plan.resource, connection, &declared, plan.workload());
                     starts::remember(nats, &contract).await?;
@@ -105,6 +103,15 @@ pub(crate) async fn apply(
         }
     }
     Ok(applied)
+}
+
+/// The first of a resource's streams that can't be had.
+fn first_refused<'a>(
+    declared: &'a Declared,
+    refused: &BTreeSet<StreamRef>,
+) -> Option<&'a StreamRef> {
+    let streams = declared.bindings.iter().map(|binding| &binding.stream);
+    streams.into_iter().find(|stream| refused.contains(stream))
 }
 
 fn contract(
@@ -158,60 +165,6 @@ async fn make(
         ));
     }
     Ok(Some(losses))
-}
-
-fn event_stream(plan: &EventStreamPlan) -> StreamPlan {
-    let EventStreamPlan {
-        stream, settings, ..
-    } = plan;
-    let mark = Mark::event_stream(CLUSTER, &stream.namespace, &stream.name, &incarnation());
-    let mut made = StreamPlan::new(&settings.name, settings.subjects.clone(), mark);
-    made.description = settings
-        .description
-        .clone()
-        .unwrap_or_else(|| format!("EventStream {stream}"));
-    made.storage = match settings.storage {
-        Storage::File => provision::Storage::File,
-        Storage::Memory => provision::Storage::Memory,
-    };
-    made.replicas = replicas(settings.replicas);
-    made.limits = provision::Limits {
-        bytes_max: settings.max_bytes,
-        age_max: settings.max_age_ms.map(Duration::from_millis),
-        messages_max: settings.max_messages,
-        messages_per_subject_max: settings.max_messages_per_subject,
-    };
-    made.on_full = match settings.on_full {
-        OnFull::Reject => provision::OnFull::Reject,
-        OnFull::DropOldest => provision::OnFull::DropOldest,
-    };
-    made.duplicate_window = Duration::from_millis(settings.duplicate_window_ms);
-    made.message_bytes_max = settings
-        .max_message_size
-        .and_then(|size| u32::try_from(size).ok());
-    made.compression = settings.compression == Compression::S2;
-    place(&mut made, settings.placement.as_ref());
-    made
-}
-
-fn with_settings(mut plan: StreamPlan, settings: &StorageSettings) -> StreamPlan {
-    plan.replicas = replicas(settings.replicas);
-    plan.limits.bytes_max = settings.max_bytes;
-    place(&mut plan, settings.placement.as_ref());
-    plan
-}
-
-/// One server holds one copy.
-fn replicas(wanted: Option<u32>) -> usize {
-    wanted.map_or(1, |wanted| usize::try_from(wanted).unwrap_or(usize::MAX))
-}
-
-fn place(plan: &mut StreamPlan, placement: Option<&Placement>) {
-    if let Some(placement) = placement {
-        // Written as JetStream's API has it.
-        let value = serde_json::to_value(placement).unwrap_or_default();
-        plan.further.insert("placement".to_owned(), value);
-    }
 }
 
 fn incarnation() -> String {

@@ -35,7 +35,10 @@ pub enum Loss {
 /// Everything that is in the stream now and that its new configuration would delete, by limit: one message may count under several.
 /// What the server does: the limits of number and size only bite where the oldest leave (`discard: old`), age and
 /// the limit of a subject always.
-pub(super) async fn losses(
+///
+/// # Errors
+/// [`ApiError`]: NATS away or no permission.
+pub async fn losses(
     nats: &Nats,
     present: &StreamState,
     config: &Map<String, Value>,
