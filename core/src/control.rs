@@ -63,8 +63,8 @@ pub enum Reply<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ControlError {
-    /// Stable CamelCase word: `NotFound`, `AlreadyFinished`, `PivotPassed`, `NotParked`, `NotFirst`, `AlreadyFolded`, `RowIsAhead`,
-    /// `Invalid`, `Unavailable`.
+    /// Stable CamelCase word: `NotFound`, `AlreadyFinished`, `AlreadyCompensating`, `PivotPassed`, `NotParked`, `NotFirst`,
+    /// `AlreadyFolded`, `RowIsAhead`, `Invalid`, `Unavailable`.
     pub reason: String,
     /// For people: what is wrong and what to do.
     pub message: String,

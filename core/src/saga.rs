@@ -15,6 +15,7 @@ mod compiled;
 mod decide;
 mod describe;
 mod effect;
+mod foretell;
 mod forward;
 mod input;
 mod invariant;

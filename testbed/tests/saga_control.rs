@@ -104,7 +104,7 @@ async fn what_is_cancelled_before_the_pivot_is_taken_back_and_after_it_goes_on()
         assert!(!ledger.asked.keys().any(charged), "{ledger:?}");
         assert_eq!(ledger.standing_of("after"), 3, "{ledger:?}");
     });
-    refused(cancel(&lab, "before").await, "NotFound");
+    refused(cancel(&lab, "before").await, "AlreadyFinished");
 }
 
 #[tokio::test(flavor = "multi_thread")]

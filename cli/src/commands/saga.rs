@@ -29,7 +29,7 @@ pub(crate) enum Command {
     /// Start an instance
     #[command(after_help = act::START_EXAMPLES)]
     Start(act::Start),
-    /// Cancel an instance: what it did is taken back
+    /// Cancel an instance: what it did is taken back, unless its pivot has begun
     #[command(after_help = act::CANCEL_EXAMPLES)]
     Cancel(act::Cancel),
     /// Go on with a stream that was set back or replaced

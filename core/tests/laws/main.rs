@@ -13,6 +13,7 @@ mod compensation;
 mod decisions;
 mod envelope;
 mod expressions;
+mod foretold;
 mod fuzz;
 mod given;
 mod outcomes;

@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::shard::decode;
 use std::sync::Arc;
-use tidemill_core::control::{Accepted, ControlError, DecisionRequest, Described};
+use tidemill_core::control::{Accepted, CancelRequest, ControlError, DecisionRequest, Described};
 use tidemill_core::names::{LogSubject, encode_token, partition};
 use tidemill_core::saga::{CompiledSaga, Input, Instance, Note};
 use tidemill_core::status::InstanceState;
@@ -119,11 +119,31 @@ pub(crate) async fn decided(
         let message = format!("instance {} is {}, not parked", request.id, state.as_str());
         return Err(ControlError::new("NotParked", message));
     }
-    // Its start is stored and not folded yet.
-    Err(ControlError::new(
+    Err(not_folded_yet(&request.id))
+}
+
+/// Why an instance that isn't running can't be cancelled.
+pub(crate) async fn not_cancelled(engine: &Engine, request: &CancelRequest) -> ControlError {
+    match describe(engine, &request.id, None).await {
+        Ok(described) if described.summary.state.is_finished() => ControlError::new(
+            "AlreadyFinished",
+            format!(
+                "there is nothing to cancel: instance {} is {}",
+                request.id,
+                described.summary.state.as_str()
+            ),
+        ),
+        Ok(_) => not_folded_yet(&request.id),
+        Err(error) => error,
+    }
+}
+
+/// Its start is stored, and it isn't among those that run.
+fn not_folded_yet(id: &str) -> ControlError {
+    ControlError::new(
         "Unavailable",
-        format!("instance {} is just being taken on: ask again", request.id),
-    ))
+        format!("instance {id} is just being taken on: ask again"),
+    )
 }
 
 /// The answer to a decision that was taken before.

@@ -35,7 +35,7 @@ Examples:
 
 Of a projection's key, the event that can't be folded is left out for good, and those behind it are folded. After an answer that never \
 came, say --position with what was meant: it is left out once, however often it is asked. For a saga's instance it \
-depends on the reason: a compensation counts as done by hand (CompensationFailed), an action as not happened (UnknownOutcome, \
+depends on the reason: a compensation counts as done by hand (CompensationFailed), an action as not happened, so that the rest is taken back (UnknownOutcome, \
 PublishRefused), a step behind the pivot or an event is left out (FailedAfterPivot, PublishFailed).";
 
 /// Arguments of both.

@@ -121,7 +121,7 @@ fn advice(reason: &str) -> Option<&'static str> {
             "redrive compensates again; skip: it was done by hand, the others go on"
         }
         "UnknownOutcome" => {
-            "redrive asks again, under the same command id; skip: it did not happen, the rest is taken back"
+            "redrive asks again, under the same command id; skip: it did not happen, and the rest is taken back, or behind the pivot asked about"
         }
         "FailedAfterPivot" => {
             "redrive does the step again, under the same command id; skip leaves it out, and it has no output then"
@@ -129,7 +129,7 @@ fn advice(reason: &str) -> Option<&'static str> {
         "TimeoutAfterPivot" => "redrive and skip both let it go on, with as much time again",
         "PublishFailed" => "redrive publishes again; skip leaves the event out",
         "PublishRefused" => {
-            "redrive publishes again; skip: it did not happen, the rest is taken back"
+            "redrive publishes again; skip: it did not happen, and the rest is taken back; of a compensation: it was done by hand"
         }
         _ => return None,
     })

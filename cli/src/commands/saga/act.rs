@@ -25,7 +25,10 @@ With --await the exit code is 0 when the instance completed, else 1.";
 /// Shown at the end of the help of `cancel`.
 pub(crate) const CANCEL_EXAMPLES: &str = "\
 Examples:
-  tidemill saga cancel order-fulfilment o-1 --why 'customer called'";
+  tidemill saga cancel order-fulfilment o-1 --why 'customer called'
+
+Refused (exit code 5) behind the pivot and when it is turned back or finished already. One that is parked because nobody knows whether \
+a step happened (UnknownOutcome) stays parked until somebody decides about that, and is taken back then.";
 
 /// Shown at the end of the help of `accept-source`.
 pub(crate) const ACCEPT_EXAMPLES: &str = "\

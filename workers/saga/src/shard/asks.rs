@@ -4,11 +4,9 @@ use super::Shard;
 use crate::describe;
 use crate::live::Live;
 use std::sync::Arc;
-use tidemill_core::control::{
-    Accepted, CancelRequest, ControlError, Decision, DecisionRequest, Described,
-};
+use tidemill_core::control::{Accepted, CancelRequest, ControlError, DecisionRequest, Described};
 use tidemill_core::names::{LogKind, LogSubject};
-use tidemill_core::saga::{Asked, Input, Note, Observed, Parked};
+use tidemill_core::saga::{Asked, Input, Observed};
 use tokio::sync::oneshot;
 
 /// What a shard is asked by other tasks of the worker.
@@ -42,7 +40,15 @@ impl Shard {
                 _ => Box::pin(self.answer(Ask::Describe(id, answer))).await,
             },
             Ask::Cancel(request, answer) => {
-                let _ = answer.send(self.cancel(request));
+                if self.live.contains_key(&request.id) || self.unrunnable.contains_key(&request.id)
+                {
+                    let _ = answer.send(self.cancel(request));
+                    return;
+                }
+                let engine = Arc::clone(&self.engine);
+                self.engine.work.spawn(async move {
+                    let _ = answer.send(Err(describe::not_cancelled(&engine, &request).await));
+                });
             }
             Ask::Decide(request, answer) => {
                 if self.live.contains_key(&request.id) || self.unrunnable.contains_key(&request.id)
@@ -93,37 +99,14 @@ impl Shard {
 
     fn cancel(&mut self, request: CancelRequest) -> Result<Accepted, ControlError> {
         let live = self.running(&request.id)?;
-        // Tried on a copy: the answer says what folding the cancel will do.
         let asked = Asked {
             by: request.by,
             why: request.why,
         };
-        let mut copy = live.instance.clone();
-        match copy
-            .apply(&live.saga, &Input::Cancel(asked.clone()), live.instance.at)
-            .note
-        {
-            Note::PivotPassed => Err(ControlError::new(
-                "PivotPassed",
-                format!(
-                    "instance {} has passed its pivot: from there it only goes forward",
-                    request.id
-                ),
-            )),
-            Note::Ignored => Err(ControlError::new(
-                "AlreadyFinished",
-                format!(
-                    "instance {} is {}: there is nothing to cancel",
-                    request.id,
-                    live.instance.state().as_str()
-                ),
-            )),
-            _ => {
-                self.engine
-                    .append_later(request.id, LogKind::Cancel, Input::cancel_json(&asked));
-                Ok(Accepted::new("cancelling: what was done is taken back"))
-            }
-        }
+        let message = live.instance.foretell_cancel(&live.saga, &asked)?;
+        self.engine
+            .append_later(request.id, LogKind::Cancel, Input::cancel_json(&asked));
+        Ok(Accepted::new(message))
     }
 
     fn decide(&mut self, request: DecisionRequest) -> Result<Accepted, ControlError> {
@@ -132,7 +115,10 @@ impl Shard {
         if request.after < decisions {
             return Ok(describe::already_decided(&request.id, state));
         }
-        let Some(Parked { reason, .. }) = &live.instance.parked else {
+        let Some(message) = live
+            .instance
+            .foretell_decision(&live.saga, request.decision)
+        else {
             let message = format!("instance {} is {}, not parked", request.id, state.as_str());
             return Err(ControlError::new("NotParked", message));
         };
@@ -143,7 +129,6 @@ impl Shard {
             );
             return Err(ControlError::new("Invalid", message));
         }
-        let message = format!("{} (it was {})", word(request.decision), reason.as_str());
         let asked = Asked {
             by: request.by,
             why: request.why,
@@ -169,12 +154,5 @@ impl Shard {
                 format!("no instance {id} is running: it is finished, or was never started"),
             )
         })
-    }
-}
-
-fn word(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Retry => "is tried again",
-        Decision::Skip => "goes on without what failed",
     }
 }
