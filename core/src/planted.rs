@@ -347,6 +347,8 @@ bugs! {
     ColumnOfTwoStreams,
     /// With several sources a column is read by its own stream only.
     ForeignColumnRead,
+    /// A literal null, which `kubectl apply` would drop, is refused.
+    NullAccepted,
 }
 
 impl Bug {
@@ -401,6 +403,7 @@ impl Bug {
         Bug::DeletedWithSources,
         Bug::ColumnOfTwoStreams,
         Bug::ForeignColumnRead,
+        Bug::NullAccepted,
     ];
 
     /// Whether it is one of the machines.

@@ -115,8 +115,8 @@ pub struct Handler {
     /// CEL over `event`: key of the row, in place of the projection's. Default: the projection's `key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Expression>,
-    /// Columns and their new values: any JSON, in which a text that begins with `=` is CEL over `event` and `row`. Null
-    /// stores null; other columns stay. Default: none.
+    /// Columns and their new values: any JSON, in which a text that begins with `=` is CEL over `event` and `row`;
+    /// `=null` stores a null. Other columns stay. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::text::columns")]
     pub set: Option<BTreeMap<String, Template>>,

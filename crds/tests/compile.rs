@@ -94,6 +94,7 @@ fn projections() {
             "handlers: [{when: 'event.data.total > ', set: {a: 1}}, {when: row.a == 1, key: row.b, delete: true}]",
             "handlers: [{stream: {name: payments}, set: {a: 1}}]",
             "handlers: [{set: {a: '=duration(event.data.x)'}}]",
+            "handlers: [{set: {guest: null, deep: [{a: null}, null], b: '=null'}, increment: {n: null}}]",
             "handlers: [{when: 'event.data.a = 1', set: {a: 1}}]",
             "handlers: [{when: event.data.a and event.data.b, set: {a: 1}}]",
             "
@@ -192,6 +193,8 @@ fn sagas() {
             "steps: [{name: a, request: {subject: x, data: '=input.data.a.all(x, input.data.b.all(y, input.data.c.all(z, true)))'}}]",
             "steps: [{name: a, request: {subject: x, data: '=now()'}}]",
             "steps: [{name: a, request: {subject: x, data: \"='=literal'\"}}]",
+            "steps: [{name: a, request: {subject: x, data: {a: null}}}, {name: b, http: {url: 'http://x/', body: {a: null, b: '=null'}}}]",
+            "onCompleted: [{publish: {stream: {name: orders}, type: Done, entity: a, data: {a: [null]}}}]",
         ]
     );
 }
@@ -208,6 +211,7 @@ fn each_planted_bug_of_the_compiler_is_caught() {
         (Bug::DeletedWithSources, "projections"),
         (Bug::ColumnOfTwoStreams, "projections"),
         (Bug::ForeignColumnRead, "projections"),
+        (Bug::NullAccepted, "projections"),
     ];
     each_is_caught(&caught, Bug::OF_COMPILER).unwrap();
 }

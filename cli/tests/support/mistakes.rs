@@ -28,6 +28,7 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
     ("bookings: 1\n", "bookings: one\n"),
     ("bookings: 1\n", "bookings: 1e400\n"),
     ("http://127.0.0.1:7191/charges", "127.0.0.1:7191/charges"),
+    ("why: =event.data.why", "why: null"),
     (
         "    - name: key\n",
         "    - name: key\n      after: charge\n",

@@ -25,6 +25,10 @@ const ATTRIBUTES: [&str; 11] = [
     "type",
 ];
 
+/// Why a null is written as an expression. (The API server keeps one that stands within a value, but `kubectl apply` compares
+/// three versions by merge patch, in which a null removes the field.)
+const LITERAL_NULL: &str = "a literal null is lost in silence: `kubectl apply` takes it for a field to remove; write =null for a null, or remove the field";
+
 /// What an expression may read.
 pub(super) struct Names<'a> {
     scope: Scope,
@@ -178,6 +182,9 @@ fn walk(
         Value::String(text) => found.extend(
             text_template(findings, path, text, names).map(|expression| (path.clone(), expression)),
         ),
+        Value::Null if !planted(Bug::NullAccepted) => {
+            findings.error(path, Reason::Malformed, LITERAL_NULL);
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

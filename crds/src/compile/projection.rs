@@ -271,7 +271,10 @@ fn compile_handler(
                     format!("a column's name has 1 to {COLUMN_BYTES_MAX} bytes"),
                 );
             }
-            expressions.extend(template(findings, &path, &value.0, &row));
+            // What is no number is said of an increment below.
+            if part == "set" || !value.0.is_null() {
+                expressions.extend(template(findings, &path, &value.0, &row));
+            }
         }
     }
     for (column, value) in &increment {
