@@ -4,6 +4,7 @@
 //! Stricter in one point: a null where a value belongs is an error here, while the API server drops it as if the field were
 //! absent; in a file it is nearly always a value that was forgotten or that YAML has eaten.
 
+mod labels;
 mod structure;
 mod suggest;
 

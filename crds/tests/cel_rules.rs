@@ -77,7 +77,11 @@ fn what_is_created() {
         (P, "from: [{stream: {name: orders}, start: {}}]".into(), "spec.from[0].start: start takes exactly one of from, position and time"),
         (P, "from: [{stream: {name: orders}, start: {from: Beginning}}]".into(), ""),
         (P, "from: [{stream: {name: orders}, start: {position: 0}}]".into(), "spec.from[0].start.position: 0 is out of bounds: from 1 to 9007199254740991"),
-        (P, "from: [{stream: {name: orders}, start: {time: yesterday}}]".into(), "spec.from[0].start.time: `yesterday` is not a time: write it as RFC 3339 does, such as 2026-01-31T12:00:00Z"),
+        (P, "from: [{stream: {name: orders}, start: {time: yesterday}}]".into(), "spec.from[0].start.time: `yesterday` is not a time that Kubernetes takes: write it as RFC 3339 does, with a capital T and Z, such as 2026-01-31T12:00:00Z"),
+        (P, "from: [{stream: {name: orders}, start: {time: '2026-01-31T12:00:00.5+01:00'}}]".into(), ""),
+        (P, "from: [{stream: {name: orders}, start: {time: '2026-01-31t12:00:00z'}}]".into(), "spec.from[0].start.time: `2026-01-31t12:00:00z` is not a time that Kubernetes takes: write it as RFC 3339 does, with a capital T and Z, such as 2026-01-31T12:00:00Z"),
+        (P, "from: [{stream: {name: orders}, start: {time: '2026-01-31 12:00:00Z'}}]".into(), "spec.from[0].start.time: `2026-01-31 12:00:00Z` is not a time that Kubernetes takes: write it as RFC 3339 does, with a capital T and Z, such as 2026-01-31T12:00:00Z"),
+        (P, "from: [{stream: {name: orders}, start: {time: '2026-12-31T23:59:60Z'}}]".into(), "spec.from[0].start.time: `2026-12-31T23:59:60Z` is not a time that Kubernetes takes: write it as RFC 3339 does, with a capital T and Z, such as 2026-01-31T12:00:00Z"),
         (P, "sink: {}".into(), "spec.sink: a sink is exactly one of kv and postgres, such as `sink: {kv: {}}`"),
         (P, "sink: {kv: {}, postgres: {connectionSecretRef: {name: a, key: b}, table: t, columns: [{name: c, type: text}]}}".into(), "spec.sink: a sink is exactly one of kv and postgres, such as `sink: {kv: {}}`"),
         (P, "sink: {kv:}".into(), "spec.sink: a sink is exactly one of kv and postgres, such as `sink: {kv: {}}`\nspec.sink.kv: the value is empty (null): give it a value or remove the field"),
@@ -297,6 +301,56 @@ fn names_of_namespaces() {
             assert_eq!(said(kind, &document, None), expected, "{kind} {namespace}");
         }
     }
+}
+
+#[test]
+fn labels_and_annotations() {
+    const KEY: &str = "no key that Kubernetes takes: at most 63 letters, digits, `-`, `_` and `.`, beginning and ending with a letter or digit, such as `team`; before it there may be a DNS name in lower case and a `/`, such as `example.com/team`";
+    const VALUE: &str = "no value that Kubernetes takes for a label: empty, or at most 63 letters, digits, `-`, `_` and `.`, beginning and ending with a letter or digit; what is longer or has spaces is an annotation";
+    let (longest, too_long) = ("a".repeat(63), "a".repeat(64));
+    let longest_prefix = format!("{}a/a", "a.".repeat(126));
+    let too_long_prefix = format!("{}aa/a", "a.".repeat(126));
+    // Key, value, and what is said of each as a label, and as an annotation.
+    let rows = [
+        ("team", "a", "", ""),
+        ("Team_1.x-y", "A_1.x-y", "", ""),
+        ("example.com/team", "", "", ""),
+        (&longest, &longest, "", ""),
+        (&longest_prefix, "a", "", ""),
+        (&too_long, "a", KEY, KEY),
+        (&too_long_prefix, "a", KEY, KEY),
+        ("", "a", KEY, KEY),
+        ("my team", "a", KEY, KEY),
+        ("team-", "a", KEY, KEY),
+        ("/team", "a", KEY, KEY),
+        ("a/b/c", "a", KEY, KEY),
+        ("example..com/team", "a", KEY, KEY),
+        ("läden", "a", KEY, KEY),
+        ("Example.com/team", "a", KEY, ""),
+        ("team", "two words", VALUE, ""),
+        ("team", "-a", VALUE, ""),
+        ("team", &too_long, VALUE, ""),
+        ("team", "läden", VALUE, ""),
+    ];
+    for (key, value, as_label, as_annotation) in rows {
+        for (field, expected) in [("labels", as_label), ("annotations", as_annotation)] {
+            let mut document = document(E, "");
+            document["metadata"][field] = json!({key: value});
+            let said = said(E, &document, None);
+            let (path, said) = said.split_once(": ").unwrap_or_default();
+            assert_eq!(said, expected, "{field} {key}: {value}");
+            assert!(
+                said.is_empty() || path.starts_with(&format!("metadata.{field}")),
+                "{path}"
+            );
+        }
+    }
+    let mut document = document(E, "");
+    document["metadata"]["annotations"] = json!({"a": "x".repeat(262_144)});
+    assert_eq!(
+        said(E, &document, None),
+        "metadata.annotations: 262145 bytes, at most 262144 are allowed"
+    );
 }
 
 #[test]

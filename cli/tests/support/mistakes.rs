@@ -38,6 +38,14 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
         "metadata: {name: book}",
         "metadata:\n  labels: {a: b}\n  name: Book_It",
     ),
+    (
+        "metadata: {name: book}",
+        "metadata: {name: book, labels: {my team: a, team: two words}}",
+    ),
+    (
+        "from: [{stream: {name: bookings}}]",
+        "from: [{stream: {name: bookings}, start: {time: 2026-01-31t12:00:00z}}]",
+    ),
     ("kind: EventStream", "kind: EventStrem"),
     ("tidemill.dev/v1alpha1", "tidemill.dev/v1"),
     // Expressions.

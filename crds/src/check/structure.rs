@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use tidemill_core::timestamp::Timestamp;
 
 use super::closest;
+use super::labels::{ANNOTATIONS_BYTES_MAX, wrong_key, wrong_value};
 use crate::problem::{FieldPath, Problem, Reason};
 use crate::text::ByteSize;
 
@@ -124,15 +125,44 @@ impl Walk {
             match metadata.get(name) {
                 None | Some(Value::Null) => {}
                 Some(Value::Object(entries)) => {
-                    for (key, value) in entries.iter().filter(|(_, value)| !value.is_string()) {
-                        self.add(
-                            &path.field(name).field(key),
-                            expected("a string", value) + &cure(&Value::Null, "a string", value),
-                        );
-                    }
+                    self.labels(entries, &path.field(name), name == "labels");
                 }
                 Some(other) => self.add(&path.field(name), expected("a map of strings", other)),
             }
+        }
+    }
+
+    /// Labels, or annotations: their keys may have capitals before the `/` too, and their values are any text.
+    fn labels(&mut self, entries: &Map<String, Value>, path: &FieldPath, are_labels: bool) {
+        let mut bytes = 0;
+        for (key, value) in entries {
+            let at = path.field(key);
+            let wrong = if are_labels {
+                wrong_key(key)
+            } else {
+                wrong_key(&key.to_ascii_lowercase())
+            };
+            if let Some(wrong) = wrong {
+                self.add(&at, wrong);
+            }
+            match value {
+                Value::String(text) => {
+                    bytes += key.len() + text.len();
+                    if let Some(wrong) = wrong_value(text).filter(|_| are_labels) {
+                        self.add(&at, wrong);
+                    }
+                }
+                other => self.add(
+                    &at,
+                    expected("a string", other) + &cure(&Value::Null, "a string", other),
+                ),
+            }
+        }
+        if !are_labels && bytes > ANNOTATIONS_BYTES_MAX {
+            self.add(
+                path,
+                format!("{bytes} bytes, at most {ANNOTATIONS_BYTES_MAX} are allowed"),
+            );
         }
     }
 
@@ -290,10 +320,8 @@ impl Walk {
         {
             self.add(path, error.to_string());
         }
-        if schema.get("format").and_then(Value::as_str) == Some("date-time")
-            && Timestamp::parse(text).is_none()
-        {
-            self.add(path, format!("`{text}` is not a time: write it as RFC 3339 does, such as 2026-01-31T12:00:00Z"));
+        if schema.get("format").and_then(Value::as_str) == Some("date-time") && !is_time(text) {
+            self.add(path, format!("`{text}` is not a time that Kubernetes takes: write it as RFC 3339 does, with a capital T and Z, such as 2026-01-31T12:00:00Z"));
         }
     }
 
@@ -310,6 +338,13 @@ impl Walk {
         };
         self.add(path, message);
     }
+}
+
+/// Whether the API server takes it for a time: RFC 3339, without lower-case letters, a space for the `T`, and leap seconds, which
+/// we read in events.
+fn is_time(text: &str) -> bool {
+    let plain = text.bytes().all(|byte| !matches!(byte, b't' | b'z' | b' '));
+    plain && text.get(17..19) != Some("60") && Timestamp::parse(text).is_some()
 }
 
 /// What the schema wants, if the value is something else.
