@@ -349,6 +349,8 @@ bugs! {
     ForeignColumnRead,
     /// A literal null, which `kubectl apply` would drop, is refused.
     NullAccepted,
+    /// Headers of the connection are the client's.
+    ConnectionHeaderSet,
 }
 
 impl Bug {
@@ -404,6 +406,7 @@ impl Bug {
         Bug::ColumnOfTwoStreams,
         Bug::ForeignColumnRead,
         Bug::NullAccepted,
+        Bug::ConnectionHeaderSet,
     ];
 
     /// Whether it is one of the machines.

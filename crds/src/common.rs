@@ -148,7 +148,8 @@ pub enum WorkerUpdate {
 #[x_kube(validation = ("has(self.value) != has(self.valueFrom)", "a header takes exactly one of value and valueFrom"))]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
-    /// Name of the header. `Nats-*`, `Tidemill-*`, `Idempotency-Key` and trace headers are written by Tidemill and can't be set.
+    /// Name of the header. `Nats-*`, `Tidemill-*`, `Idempotency-Key` and trace headers are written by Tidemill and can't be
+    /// set, nor can those of the connection: `Host`, `Content-Length`, `Transfer-Encoding`, `Connection`, `Proxy-*` and such.
     pub name: HeaderName,
     /// Value of the header: a text, where one that begins with `=` is CEL.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -171,7 +171,37 @@ text! {
             "!self.lowerAscii().startsWith('nats-') && !self.lowerAscii().startsWith('tidemill-') && !(self.lowerAscii() in ['idempotency-key', 'traceparent', 'tracestate'])".into(),
             "this header is written by NATS or by Tidemill itself: `Nats-*`, `Tidemill-*`, `Idempotency-Key`, `traceparent` and `tracestate` can't be set",
         ),
+        (
+            format!("!self.lowerAscii().startsWith('proxy-') && !(self.lowerAscii() in {CONNECTION_HEADERS:?})"),
+            CONNECTION_HEADER,
+        ),
     ]
+}
+
+/// Headers of the connection and of how a message goes over it, in lower case; besides those that begin with `proxy-`. The client
+/// writes what is needed of them, and with others beside them a server may see another request than was sent.
+const CONNECTION_HEADERS: [&str; 10] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Why such a header is refused.
+pub(crate) const CONNECTION_HEADER: &str = "this header belongs to the connection, which Tidemill makes: `Host` comes from the URL and `Content-Length` from the body; remove it, or give what the participant needs a name of its own, such as X-Host";
+
+impl HeaderName {
+    /// Whether it is a header of the connection, which nobody may set.
+    pub(crate) fn is_of_connection(&self) -> bool {
+        let name = self.0.to_ascii_lowercase();
+        name.starts_with("proxy-") || CONNECTION_HEADERS.contains(&name.as_str())
+    }
 }
 
 /// Why a text is not the value it should be.

@@ -1,5 +1,7 @@
 //! What the compiler says of specs that the schema accepts and that are wrong all the same.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::document;
@@ -199,6 +201,47 @@ fn sagas() {
     );
 }
 
+/// The operator compiles what the API server has taken, perhaps by an older schema.
+#[test]
+fn headers_of_the_connection_are_refused_without_the_schema_too() {
+    #[cfg(feature = "planted-bugs")]
+    assert_eq!(tidemill_testbed::planted::plant_as_told(), Ok(()));
+    for (name, refused) in [
+        ("Content-Length", true),
+        ("content-length", true),
+        ("Transfer-Encoding", true),
+        ("Connection", true),
+        ("HOST", true),
+        ("Keep-Alive", true),
+        ("Upgrade", true),
+        ("TE", true),
+        ("Trailer", true),
+        ("Proxy-Authorization", true),
+        ("Expect", true),
+        ("Authorization", false),
+        ("Content-Type", false),
+        ("X-Host", false),
+    ] {
+        let step = format!(
+            "steps: [{{name: a, http: {{url: 'http://x/', headers: [{{name: {name}, value: b}}]}}}}]"
+        );
+        let document = document(S, &step);
+        let saga: tidemill_crds::Saga = serde_json::from_value(document.clone()).unwrap();
+        for errors in [
+            tidemill_crds::compile::saga(&saga).errors,
+            tidemill_crds::check::check(S, &document, None),
+        ] {
+            let said: Vec<String> = errors.iter().map(|error| error.path.to_string()).collect();
+            let expected: &[&str] = if refused {
+                &["spec.steps[0].http.headers[0].name"]
+            } else {
+                &[]
+            };
+            assert_eq!(said, expected, "{name}");
+        }
+    }
+}
+
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn each_planted_bug_of_the_compiler_is_caught() {
@@ -212,6 +255,10 @@ fn each_planted_bug_of_the_compiler_is_caught() {
         (Bug::ColumnOfTwoStreams, "projections"),
         (Bug::ForeignColumnRead, "projections"),
         (Bug::NullAccepted, "projections"),
+        (
+            Bug::ConnectionHeaderSet,
+            "headers_of_the_connection_are_refused_without_the_schema_too",
+        ),
     ];
     each_is_caught(&caught, Bug::OF_COMPILER).unwrap();
 }

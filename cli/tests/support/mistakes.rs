@@ -30,6 +30,10 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
     ("http://127.0.0.1:7191/charges", "127.0.0.1:7191/charges"),
     ("why: =event.data.why", "why: null"),
     (
+        "        url: http://127.0.0.1:7191/charges\n",
+        "        url: http://127.0.0.1:7191/charges\n        headers: [{name: Host, value: pay}]\n",
+    ),
+    (
         "    - name: key\n",
         "    - name: key\n      after: charge\n",
     ),

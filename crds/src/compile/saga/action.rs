@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tidemill_core::definition::{Action, HttpMethod, PublishDefinition};
 use tidemill_core::json::Value;
 use tidemill_core::names::TOKEN_SOURCE_BYTES_MAX;
+use tidemill_core::planted::{Bug, planted};
 
 use crate::common::{Header, Publish};
 use crate::compile::expressions::{Names, template, text_template};
@@ -13,7 +14,7 @@ use crate::compile::values;
 use crate::compile::{Access, StreamUse};
 use crate::problem::{FieldPath, Reason};
 use crate::saga::{Command, Http, Method, Request};
-use crate::text::Template;
+use crate::text::{CONNECTION_HEADER, Template};
 
 /// How long the server lets a participant answer by default, in milliseconds: the life of a reply permission.
 const REPLY_PERMISSION_MS: u64 = 120_000;
@@ -174,6 +175,9 @@ fn compile_headers(
                 &path.field("valueFrom"),
                 "use `value`, for what is no secret",
             );
+        }
+        if name.is_of_connection() && !planted(Bug::ConnectionHeaderSet) {
+            findings.error(&path.field("name"), Reason::Malformed, CONNECTION_HEADER);
         }
         let value = value.as_deref().unwrap_or_default();
         text_template(findings, &path.field("value"), value, names);
