@@ -155,7 +155,7 @@ pub struct Header {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8192))]
     pub value: Option<String>,
-    /// Where the value is read from instead, so that it stands in no resource.
+    /// Where the value is read from instead, so that it stands in no resource. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<ValueFrom>,
 }

@@ -29,7 +29,7 @@ use crate::text::{
     validation = crate::resource_name(),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether events can be published and read."),
     printcolumn(name = "Messages", type_ = "integer", json_path = ".status.messages", description = "Messages that the stream holds."),
-    printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", description = "Bytes that they take on each replica."),
+    printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes", description = "Bytes that its messages take on each replica."),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "Why the stream is or isn't ready.", priority = 1),
     printcolumn(name = "Stream", type_ = "string", json_path = ".status.effective.streamName", description = "Name of the JetStream stream.", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the resource was created.")
@@ -82,7 +82,8 @@ pub struct EventStreamSpec {
     /// Largest event, headers included, in bytes, such as `64Ki`. Default: the server's maximum payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_message_size: Option<ByteSize>,
-    /// Most events kept on one subject (one type of one entity); older ones go. Default: unlimited.
+    /// Most events kept on one subject (one type of one entity), from 1 to 9007199254740991; older ones go. Default:
+    /// unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
     pub max_messages_per_subject: Option<i64>,
@@ -90,43 +91,47 @@ pub struct EventStreamSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
     /// `Standard`: the server's own flushing; a power loss can cost the last events. `Strict`: an event is on disk before it
-    /// counts as stored; needs file storage and a server that syncs every write. Default: `Standard`.
+    /// counts as stored; needs file storage and a server that syncs every write. Default: `Standard`. Not in this version:
+    /// `Strict`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
     /// Which servers hold the stream. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// The stream that this one is a copy of, sequence for sequence. Immutable. Default: none.
+    /// The stream that this one is a copy of, sequence for sequence. Immutable. Default: none. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Upstream>,
-    /// Streams whose events are copied into this one. Default: none.
+    /// Streams whose events are copied into this one. Default: none. Not in this version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub sources: Vec<Upstream>,
-    /// Sends each stored event out again on another subject. Default: none.
+    /// Sends each stored event out again on another subject. Default: none. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub republish: Option<Republish>,
-    /// Changes the subject of each event before it is stored. Sagas refuse to publish to such a stream. Default: none.
+    /// Changes the subject of each event before it is stored. Sagas refuse to publish to such a stream. Default: none. Not in
+    /// this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject_transform: Option<SubjectTransform>,
     /// `Manage`: the stream is made and kept as described here. `Observe`: an existing stream is read and never written.
-    /// Default: `Manage`.
+    /// Default: `Manage`. Not in this version: `Observe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub management_policy: Option<ManagementPolicy>,
-    /// What becomes of the events when this resource is deleted: `Retain` or `Delete`. Default: `Retain`.
+    /// What becomes of the events when this resource is deleted: `Retain` or `Delete`. Default: `Retain`. Not in this version:
+    /// `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
     /// Whether an existing stream of that name is taken over: `Never`, or `IfUnowned` where nobody has marked it as theirs.
-    /// Default: `Never`.
+    /// Default: `Never`. Not in this version: `IfUnowned`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adoption_policy: Option<AdoptionPolicy>,
-    /// What happens when the stream has vanished behind our back: `Report`, or `Recreate` it empty. Default: `Report`.
+    /// What happens when the stream has vanished behind our back: `Report`, or `Recreate` it empty. Default: `Report`. Not in
+    /// this version: `Recreate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_loss: Option<OnLoss>,
     /// Which namespaces may refer to this stream. Default: its own only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_readers: Option<AllowedReaders>,
-    /// The NATS connection. Immutable. Default: the operator's.
+    /// The NATS connection. Immutable. Default: the operator's. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nats_ref: Option<LocalRef>,
 }
@@ -194,7 +199,7 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = within("1s", "876000h"))]
     pub max_age: Option<Duration>,
-    /// Most events. Default: unlimited.
+    /// Most events, from 1 to 9007199254740991. Default: unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
     pub max_messages: Option<i64>,
@@ -306,7 +311,8 @@ pub enum OnLoss {
     "selector goes with namespaces: Selector, and only with it"))]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedReaders {
-    /// `Same`: the stream's own namespace. `All`: every namespace. `Selector`: those that `selector` matches.
+    /// `Same`: the stream's own namespace. `All`: every namespace. `Selector`: those that `selector` matches. Not in this
+    /// version: `Selector`.
     pub namespaces: ReaderNamespaces,
     /// Which namespaces, by their labels. Needed with `Selector`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -342,7 +348,7 @@ pub struct EventStreamStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub messages: Option<i64>,
-    /// Bytes that they take on each replica.
+    /// Bytes that the stream's messages take on each replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub bytes: Option<i64>,

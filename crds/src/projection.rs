@@ -70,13 +70,15 @@ pub struct ProjectionSpec {
     /// Whether folding rests; rows stay readable. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// What becomes of the rows when this resource is deleted: `Retain` or `Delete`. Default: `Retain`.
+    /// What becomes of the rows when this resource is deleted: `Retain` or `Delete`. Default: `Retain`. Not in this version:
+    /// `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
-    /// When running workers move to a newer image: `Manual` (with `tidemill rollout`) or `Auto`. Default: `Manual`.
+    /// When running workers move to a newer image: `Manual` (with `tidemill rollout`) or `Auto`. Default: `Manual`. Not in this
+    /// version: `Auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_update: Option<WorkerUpdate>,
-    /// The NATS connection. Immutable. Default: the operator's.
+    /// The NATS connection. Immutable. Default: the operator's. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nats_ref: Option<LocalRef>,
 }
@@ -138,7 +140,7 @@ pub struct Sink {
     /// A NATS key-value bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv: Option<KvSink>,
-    /// A table in PostgreSQL.
+    /// A table in PostgreSQL. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresSink>,
 }

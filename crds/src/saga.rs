@@ -73,15 +73,16 @@ pub struct SagaSpec {
     /// Default: `Direct`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replies: Option<Replies>,
-    /// How long finished instances are kept. Default: nothing is removed yet; each kept instance of three steps takes about
-    /// 2 KiB of server memory.
+    /// How long finished instances are kept. Default: for ever; each kept instance of three steps takes about 2 KiB of server
+    /// memory. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
     /// The stream that holds everything that happened to instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Log>,
     /// What becomes of unfinished instances when this resource is deleted: `Stop` where they are, `Drain` (wait until they
-    /// are finished) or `Compensate`. Default: `Stop`; they go on when it is applied again.
+    /// are finished) or `Compensate`. Default: `Stop`; they go on when it is applied again. Not in this version: `Drain`,
+    /// `Compensate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_delete: Option<OnDelete>,
     /// Worker pods, from 0 to 64. Default: 1.
@@ -96,13 +97,15 @@ pub struct SagaSpec {
     /// Whether starting from streams rests; what runs goes on. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// What becomes of the log when this resource is deleted: `Retain` or `Delete`. Default: `Retain`.
+    /// What becomes of the log when this resource is deleted: `Retain` or `Delete`. Default: `Retain`. Not in this version:
+    /// `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
-    /// When running workers move to a newer image: `Manual` (with `tidemill rollout`) or `Auto`. Default: `Manual`.
+    /// When running workers move to a newer image: `Manual` (with `tidemill rollout`) or `Auto`. Default: `Manual`. Not in this
+    /// version: `Auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_update: Option<WorkerUpdate>,
-    /// The NATS connection. Immutable. Default: the operator's.
+    /// The NATS connection. Immutable. Default: the operator's. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nats_ref: Option<LocalRef>,
 }
@@ -156,7 +159,7 @@ pub struct Step {
     /// Sends a NATS request; a plain responder in any language is a participant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
-    /// Sends a durable message; the participant may be away for days.
+    /// Sends a durable message; the participant may be away for days. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Command>,
     /// Sends an http request, with an `Idempotency-Key`.
@@ -165,10 +168,10 @@ pub struct Step {
     /// Publishes an event; the step is done when the stream has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Publish>,
-    /// Waits for an event or a signal.
+    /// Waits for an event or a signal. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
-    /// Waits for a time.
+    /// Waits for a time. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sleep: Option<Sleep>,
     /// What takes the step back. Default: nothing, the step needs no compensation.
@@ -210,7 +213,7 @@ pub struct Compensate {
     /// Sends a NATS request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
-    /// Sends a durable message.
+    /// Sends a durable message. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Command>,
     /// Sends an http request.
@@ -243,7 +246,7 @@ pub struct Request {
     /// The payload: any JSON, in which a text that begins with `=` is CEL. Default: none, the payload is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Template>,
-    /// Headers besides Tidemill's own. Default: none.
+    /// Headers besides Tidemill's own. Default: none. Not in this version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub headers: Vec<Header>,
@@ -395,11 +398,12 @@ pub enum OnDelete {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// Time after the end, from 1m to 8760h. Default: 24h.
+    /// Time after the end, from 1m to 8760h. Default: no limit. Not in this version, nothing is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = within("1m", "8760h"))]
     pub finished: Option<Duration>,
-    /// Most finished instances; the oldest leave first. From 1 to 1000000000. Default: 100000.
+    /// Most finished instances; the oldest leave first. From 1 to 1000000000. Default: no limit. Not in this version, nothing is
+    /// removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_finished: Option<u32>,
@@ -413,7 +417,7 @@ pub struct Log {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_name: Option<JetStreamName>,
     /// `Standard`: the server's own flushing; a power loss can cost the last inputs. `Strict`: nothing is acted on before it
-    /// is on disk; needs a server that syncs every write. Default: `Standard`.
+    /// is on disk; needs a server that syncs every write. Default: `Standard`. Not in this version: `Strict`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
     /// Servers that hold a copy, from 1 to 5. Default: the connection's.

@@ -67,6 +67,7 @@ fn event_streams() {
             "maxMessageSize: 4Gi",
             "limits: {onFull: DropOldest}",
             "limits: {maxAge: 1m}",
+            "{limits: {maxMessages: 0}, maxMessagesPerSubject: 9007199254740992}",
         ]
     );
 }

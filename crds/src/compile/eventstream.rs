@@ -6,7 +6,7 @@ use tidemill_core::names;
 
 use super::expressions::{Names, expression};
 use super::findings::Findings;
-use super::values::{Lifecycle, bytes, lifecycle, milliseconds};
+use super::values::{Lifecycle, bytes, lifecycle, messages, milliseconds};
 use super::{Report, namespace_of, together::overlap};
 use crate::common::Placement;
 use crate::eventstream::{
@@ -192,11 +192,16 @@ pub fn event_stream(resource: &EventStream) -> Report<EventStreamPlan> {
             limits.max_bytes.as_ref(),
         ),
         max_age_ms,
-        max_messages: limits
-            .max_messages
-            .and_then(|count| u64::try_from(count).ok()),
-        max_messages_per_subject: max_messages_per_subject
-            .and_then(|count| u64::try_from(count).ok()),
+        max_messages: messages(
+            &mut findings,
+            &limits_path.field("maxMessages"),
+            limits.max_messages,
+        ),
+        max_messages_per_subject: messages(
+            &mut findings,
+            &spec.field("maxMessagesPerSubject"),
+            *max_messages_per_subject,
+        ),
         max_message_size,
         on_full: limits.on_full.unwrap_or_default(),
         duplicate_window_ms: window.unwrap_or_else(|| {

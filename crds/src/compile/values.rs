@@ -6,7 +6,8 @@ use tidemill_core::timestamp::Timestamp;
 
 use super::findings::Findings;
 use crate::common::{
-    DeletionPolicy, Durability, LocalRef, Placement, Retry, Start, StartFrom, WorkerUpdate,
+    DeletionPolicy, Durability, LocalRef, POSITION_MAX, Placement, Retry, Start, StartFrom,
+    WorkerUpdate,
 };
 use crate::problem::{FieldPath, Reason};
 use crate::text::{ByteSize, Duration};
@@ -40,6 +41,21 @@ pub(super) fn bytes(
     size: Option<&ByteSize>,
 ) -> Option<u64> {
     findings.take(path, size?.bytes())
+}
+
+/// A number of messages, if the field is there and within what JetStream counts.
+pub(super) fn messages(
+    findings: &mut Findings,
+    path: &FieldPath,
+    count: Option<i64>,
+) -> Option<u64> {
+    let count = count?;
+    if !(1..=POSITION_MAX).contains(&count) {
+        let message = format!("{count} is out of bounds: from 1 to {POSITION_MAX}");
+        findings.error(path, Reason::Malformed, message);
+        return None;
+    }
+    u64::try_from(count).ok()
 }
 
 /// A reference in full.
