@@ -185,6 +185,9 @@ async fn wrong_addresses_and_names_give_one_clear_line() {
         "event get orders --creds nothing.creds",
         "event publish orders --file nothing.jsonl",
         "event publish orders --type A --data nonsense",
+        "event publish orders --type A --data '{\"a\": 1, \"a\": 2}'",
+        "event publish orders --type A -a data=1",
+        "event publish orders --type A -a id=1",
         "event publish orders --subject o-1",
     ] {
         seen.push_str(&shell.run(line).seen());

@@ -50,6 +50,14 @@ impl Value {
         parse::parse(source, DEPTH_MAX)
     }
 
+    /// Like [`Value::parse`] for what a person has just written: a key that occurs twice is a mistake, and refused.
+    ///
+    /// # Errors
+    /// As [`Value::parse`], and [`Reason::Doubled`].
+    pub fn parse_unique(source: &[u8]) -> Result<Value, ParseError> {
+        parse::parse_keys(source, DEPTH_MAX, true)
+    }
+
     /// Like [`Value::parse`] for a document of our own that holds one of somebody else's at most `levels` deep within:
     /// whatever was read once can be read again from where it is kept.
     pub(crate) fn parse_envelope(source: &[u8], levels: usize) -> Result<Value, ParseError> {

@@ -49,6 +49,9 @@ pub enum Reason {
     /// Nested deeper than `DEPTH_MAX`.
     #[error("nested deeper than 64 levels")]
     Depth,
+    /// An object that is to be sent as it was written has a key twice.
+    #[error("an object that begins here has a key twice")]
+    Doubled,
     /// Something follows the value.
     #[error("nothing may follow the value")]
     Trailing,
@@ -58,6 +61,11 @@ pub enum Reason {
 const FINITE_LEN: usize = 309;
 
 pub(super) fn parse(source: &[u8], levels: usize) -> Result<Value, ParseError> {
+    parse_keys(source, levels, false)
+}
+
+/// `unique`: an object with a key twice is refused.
+pub(super) fn parse_keys(source: &[u8], levels: usize, unique: bool) -> Result<Value, ParseError> {
     let text = std::str::from_utf8(source).map_err(|error| ParseError {
         offset: error.valid_up_to(),
         reason: Reason::Encoding,
@@ -66,6 +74,7 @@ pub(super) fn parse(source: &[u8], levels: usize) -> Result<Value, ParseError> {
         text,
         bytes: source,
         at: 0,
+        unique,
         scratch: Vec::new(),
     };
     parser.space();
@@ -81,6 +90,7 @@ struct Parser<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    unique: bool,
     /// Members of the objects that are being read, innermost last: an object is allocated once, at its size.
     scratch: Vec<(Box<str>, Value)>,
 }
@@ -164,6 +174,7 @@ impl<'a> Parser<'a> {
         let levels = levels
             .checked_sub(1)
             .ok_or_else(|| self.error(Reason::Depth))?;
+        let begun = self.at;
         self.at += 1;
         self.space();
         if self.peek() == Some(b'}') {
@@ -189,9 +200,16 @@ impl<'a> Parser<'a> {
                 Some(b',') => self.at += 1,
                 Some(b'}') => {
                     self.at += 1;
-                    return Ok(Value::Object(Object::from_unsorted(
-                        self.scratch.split_off(first),
-                    )));
+                    let members = self.scratch.split_off(first);
+                    let count = members.len();
+                    let object = Object::from_unsorted(members);
+                    if self.unique && object.len() < count {
+                        return Err(ParseError {
+                            offset: begun,
+                            reason: Reason::Doubled,
+                        });
+                    }
+                    return Ok(Value::Object(object));
                 }
                 _ => return Err(self.error(Reason::Separator)),
             }

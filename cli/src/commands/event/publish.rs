@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::envelope::Event;
-use tidemill_core::json::{Object, Value};
+use tidemill_core::json::{Object, Reason, Value};
 use tidemill_core::timestamp::Timestamp;
 use tidemill_nats::{Acked, HeaderMap, Nats, Publish, PublishError, Publisher};
 
@@ -170,6 +170,11 @@ fn single_event(args: &Args) -> Result<Event> {
             return Err(CliError::usage(format!("`{attribute}` is no attribute"))
                 .remedy("write --attribute NAME=VALUE"));
         };
+        // By its own option: else the event would be another than the options say, or data no JSON.
+        if let Some(option) = option_of(name) {
+            return Err(CliError::usage(format!("`{name}` is no further attribute"))
+                .remedy(format!("give it by {option}")));
+        }
         if object.insert(name, value).is_some() {
             return Err(CliError::usage(format!(
                 "the attribute `{name}` is given twice"
@@ -177,8 +182,12 @@ fn single_event(args: &Args) -> Result<Event> {
         }
     }
     if let Some(data) = &args.data {
-        let data = Value::parse(data.as_bytes()).map_err(|error| {
-            CliError::usage(format!("--data is not JSON: {}", chain(&error)))
+        let data = Value::parse_unique(data.as_bytes()).map_err(|error| {
+            let not = match error.reason {
+                Reason::Doubled => "",
+                _ => " is not JSON",
+            };
+            CliError::usage(format!("--data{not}: {}", chain(&error)))
                 .remedy("put texts in double quotes and the whole in single ones")
         })?;
         object.insert("data", data);
@@ -186,12 +195,30 @@ fn single_event(args: &Args) -> Result<Event> {
     event_of(object, None, &args.source).map_err(CliError::usage)
 }
 
+/// The option that gives what isn't an attribute like others.
+fn option_of(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "type" => "--type",
+        "subject" => "--subject",
+        "id" => "--id",
+        "time" => "--time",
+        "source" => "--source",
+        "data" => "--data",
+        "data_base64" => "--data, as data is JSON",
+        "datacontenttype" => "--data, which is JSON",
+        _ => return None,
+    })
+}
+
 fn event_of_line(
     text: &[u8],
     derive_id: Option<u64>,
     source: &str,
 ) -> std::result::Result<Event, String> {
-    let value = Value::parse(text).map_err(|error| format!("not JSON: {}", chain(&error)))?;
+    let value = Value::parse_unique(text).map_err(|error| match error.reason {
+        Reason::Doubled => chain(&error),
+        _ => format!("not JSON: {}", chain(&error)),
+    })?;
     let Value::Object(object) = value else {
         return Err(format!(
             "an event is a JSON object, this is {}",
@@ -440,6 +467,11 @@ mod tests {
                 "`time` is not a time",
             ),
             (r#"{"type": "A", "eventId": "1"}"#, "eventId"),
+            (
+                r#"{"type": "A", "data": {"total": 1, "total": 2}}"#,
+                "invalid JSON at byte 22: an object that begins here has a key twice",
+            ),
+            (r#"{"type": "A", "type": "B"}"#, "at byte 0"),
         ] {
             let error = event_of_line(line.as_bytes(), None, SOURCE).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");
