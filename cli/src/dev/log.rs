@@ -89,7 +89,7 @@ impl<S: Subscriber> Layer<S> for Recent {
         event.record(&mut line);
         let said = Said {
             error: level == Level::ERROR,
-            text: RESOURCE.with_borrow(|of| format!("{of}{}{}", line.message, line.fields)),
+            text: RESOURCE.with_borrow(|of| format!("{of}{line}")),
         };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
@@ -102,20 +102,59 @@ impl<S: Subscriber> Layer<S> for Recent {
 #[derive(Default)]
 struct Line {
     message: String,
+    /// What was wrong: first, as a terminal cuts lines off.
+    why: String,
     fields: String,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.message, self.why, self.fields)
+    }
 }
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.message = format!("{value:?}");
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(self.fields, " {}={value:?}", field.name());
+            return;
         }
+        let fields = match field.name() {
+            "reason" | "error" => &mut self.why,
+            _ => &mut self.fields,
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(fields, " {}={value:?}", field.name());
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
         self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_wrong_comes_before_whose_it_was() {
+        let recent = Recent::default();
+        let subscriber = tracing_subscriber::registry().with(recent.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(
+                stream = "a/b",
+                position = 2,
+                reason = "NoSuchKey",
+                error = "no total",
+                key = "o-1",
+                "it is parked"
+            );
+        });
+        let text = "it is parked reason=NoSuchKey error=no total stream=a/b position=2 key=o-1";
+        let said = Said {
+            error: false,
+            text: text.to_owned(),
+        };
+        assert_eq!(recent.take(), [said]);
     }
 }
