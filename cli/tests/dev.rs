@@ -260,6 +260,7 @@ fn what_is_wrong_from_the_start_is_one_clear_line() {
         "dev nothing",
         "dev empty",
         "dev broken",
+        "dev manifests -o json",
         "dev manifests --fresh --nats nats://127.0.0.1:1",
         "dev manifests --nats nats://127.0.0.1:1",
         "dev manifests --nats http://127.0.0.1:1",
@@ -280,12 +281,15 @@ fn what_is_wrong_from_the_start_is_one_clear_line() {
             .unwrap()
             .replace(&port.to_string(), "<port>"),
     );
+    // Nothing is forgotten for a run that can't be.
+    shell.write("manifests/.tidemill/nats/kept", "by an earlier run");
     let no_server = shell
-        .command("dev manifests")
+        .command("dev manifests --fresh")
         .env("TIDEMILL_NATS_SERVER", "/nowhere/nats-server")
         .output()
         .unwrap();
     seen.push_str(&String::from_utf8(no_server.stderr).unwrap());
+    assert!(shell.path().join("manifests/.tidemill/nats/kept").exists());
     insta::assert_snapshot!("what_is_wrong_from_the_start", redact(&seen));
 }
 

@@ -10,7 +10,7 @@ use crate::dev::next::{events_file, next_commands};
 use crate::dev::observe::Observer;
 use crate::dev::replicas;
 use crate::dev::screen::{Board, Screen};
-use crate::dev::server::{Server, StoreLock};
+use crate::dev::server::{Begin, Server, StoreLock};
 use crate::dev::watch::Watch;
 use crate::dev::workers::Workers;
 use crate::dev_file::DevFile;
@@ -74,6 +74,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
         let error = CliError::not_found(format!("{} is no folder", folder.display()));
         return Err(error.remedy("name the folder that holds the manifests"));
     }
+    if !context.for_people() {
+        let error = CliError::usage("dev writes no JSON and no YAML");
+        return Err(error.remedy("leave -o out; lists beside it take -o"));
+    }
     if context.given_address().is_some() && (args.fresh || args.port.is_some()) {
         return Err(
             CliError::usage("--fresh and --port are for the server that dev starts")
@@ -97,14 +101,21 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
         Some(_) => None,
         None => Some(StoreLock::take(state.path()).await?),
     };
+    let begin = match &lock {
+        None => None,
+        Some(_) => Some(Begin::look(args.port).await?),
+    };
+    // Nothing is given up for a server that can't be had.
     if args.fresh {
         state.empty_store()?;
     }
     // Watched before the first look is over, so that no change is missed.
     let watch = Watch::start(folder)?;
-    let server = match &lock {
-        None => None,
-        Some(lock) => Some(Server::start(state.path(), &state.store(), lock, args.port).await?),
+    let server = match (&lock, begin) {
+        (Some(lock), Some(begin)) => {
+            Some(Server::start(begin, state.path(), &state.store(), lock).await?)
+        }
+        _ => None,
     };
     let address = server
         .as_ref()

@@ -41,23 +41,43 @@ pub(crate) struct Server {
     log: PathBuf,
 }
 
+/// What a server is started with.
+#[derive(Debug)]
+pub(crate) struct Begin {
+    program: Program,
+    port: Option<u16>,
+}
+
+impl Begin {
+    /// Looks whether there is all that a server needs, at this port or at any.
+    ///
+    /// # Errors
+    /// No program, or the port is in use.
+    pub(crate) async fn look(port: Option<u16>) -> Result<Self> {
+        let program = find(std::env::current_dir().ok().as_deref()).await?;
+        match port {
+            Some(port) if !is_free(port) => Err(in_use(port)),
+            port => Ok(Begin { program, port }),
+        }
+    }
+}
+
 impl Server {
     /// Starts a server with its store and log in the folder of the state, which is locked for it.
     ///
     /// # Errors
-    /// No program, a port in use, or it doesn't come up; one line each.
+    /// The port was taken meanwhile, or it doesn't come up; one line each.
     pub(crate) async fn start(
+        begin: Begin,
         folder: &Path,
         store: &Path,
         lock: &StoreLock,
-        port: Option<u16>,
     ) -> Result<Self> {
-        let program = find(std::env::current_dir().ok().as_deref()).await?;
+        let Begin { program, port } = begin;
         match port {
-            Some(port) if is_free(port) => Self::launch(&program, folder, store, lock, Some(port))
+            Some(port) => Self::launch(&program, folder, store, lock, Some(port))
                 .await?
                 .ok_or_else(|| in_use(port)),
-            Some(port) => Err(in_use(port)),
             None => {
                 let usual = Some(USUAL_PORT).filter(|port| is_free(*port));
                 if let Some(server) = Self::launch(&program, folder, store, lock, usual).await? {
