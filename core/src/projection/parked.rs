@@ -128,7 +128,7 @@ impl StopReason {
     #[must_use]
     pub fn advice(&self, projection: &str, key: &str) -> String {
         match self {
-            // It isn't parked: nothing is listed.
+            // It isn't parked, but listed with what is.
             StopReason::OnError => format!(
                 "`tidemill parked skip {projection} '{key}' --why …` leaves the event out, \
                  `tidemill parked redrive {projection} '{key}'` tries it again"

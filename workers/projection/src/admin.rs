@@ -1,6 +1,7 @@
 //! What people ask of a projection as a whole: to fold everything again, and to go on with a source that was reset.
 
 use crate::error::SessionError;
+use crate::session::history;
 use crate::situation::Situation;
 use crate::store::Store;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -95,7 +96,15 @@ pub(crate) async fn accept_source(
     }
     let situation = Situation::read(store, workload).await?;
     let mut accepted = accept_reset(store, workload, &situation, stream).await?;
-    if situation.is_building() && !situation.accepted {
+    let lacking = match &situation.live {
+        // Accepted in advance, it would hold for what is lost later, too.
+        Some(live) if situation.is_building() && !situation.accepted && accepted.is_empty() => {
+            history::would_lack(store, workload, live, &situation.target).await?
+        }
+        _ => 0,
+    };
+    let lost = lacking > 0 || !accepted.is_empty();
+    if situation.is_building() && !situation.accepted && lost {
         store.accept_history(&situation.target).await?;
         tracing::warn!(space = %situation.target, "new rows may lack what the sources no longer hold");
         accepted.push(format!(
@@ -104,9 +113,16 @@ pub(crate) async fn accept_source(
         ));
     }
     if accepted.is_empty() {
+        let building = match situation.is_building() {
+            true => format!(
+                ", and the sources still hold all that {} is built from",
+                situation.target
+            ),
+            false => String::new(),
+        };
         return refuse(
             "NotReset",
-            "no source was set back or replaced, and no rows are being built that it could be accepted for",
+            format!("no source was set back or replaced{building}: there is nothing to accept"),
         );
     }
     accept(accepted.join(", "))

@@ -6,12 +6,16 @@
 //! Nothing else can be missing.
 
 use super::lead::Live;
+use super::load;
+use super::progress::{Partitions, Progress};
 use crate::error::{SessionError, Stopped};
 use crate::store::Store;
+use tidemill_core::contract::ProjectionWorkload;
 use tidemill_core::definition::StreamRef;
 use tidemill_core::names::PROJECTION_PARTITIONS;
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::projection::{KeySpace, Source, Sources};
+use tidemill_nats::{ReadFrom, Reader};
 
 /// What rows lack of a source, and what they hold of it that it lost later, both in sequences.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,6 +68,63 @@ pub(super) async fn refuse_lost(
         }
     }
     Ok(())
+}
+
+/// At most how many events the rows that readers see have and those of `target` will lack, by what can be read of both now: what any
+/// worker that builds them would find, or more.
+pub(crate) async fn would_lack(
+    store: &Store,
+    workload: &ProjectionWorkload,
+    live: &KeySpace,
+    target: &KeySpace,
+) -> Result<u64, SessionError> {
+    let mut known = Vec::new();
+    for stream in &workload.definition.sources {
+        // One that was never read holds nothing that any rows have.
+        if let (Some(binding), Some(lineage)) = (
+            store.contract.binding(stream),
+            store.known_lineage(stream).await?,
+        ) {
+            let stream = stream.clone();
+            let lineage = lineage.value;
+            known.push((binding, Source { stream, lineage }));
+        }
+    }
+    let sources = Sources::new(known.iter().map(|(_, source)| source.clone()).collect());
+    let checkpoints = store
+        .checkpoints(target, &sources, 0..PROJECTION_PARTITIONS)
+        .await?;
+    let all: Partitions = (0..PROJECTION_PARTITIONS).collect();
+    let progress = Progress::new(all, &sources, checkpoints);
+    let streams = match live.revision == target.revision {
+        true => Some(workload.definition.sources.clone()),
+        false => {
+            let definition = store.definition(&live.revision).await?;
+            definition.map(|definition| definition.sources)
+        }
+    };
+    let shared = shared(&sources, streams.as_deref());
+    let old = found_in(store, live, &shared).await?;
+    let mut lost = 0;
+    for (index, (binding, source)) in known.iter().enumerate() {
+        let mut pairs = shared.iter().zip(&old);
+        let Some((_, old)) = pairs.find(|(one, _)| one.stream == source.stream) else {
+            continue;
+        };
+        let state = store.nats.stream_state(&binding.name).await?;
+        let start = load::start_of(store, &source.stream);
+        let start = store.start_after(&source.stream, start, &state).await?;
+        let from = load::resume_after(&progress, index, source, start);
+        let reader = Reader::open(
+            &store.nats,
+            &binding.name,
+            Vec::new(),
+            ReadFrom::After(from),
+        )
+        .await?;
+        lost += load::found(&progress, index, from, &reader).lost_since(*old);
+    }
+    Ok(lost)
 }
 
 /// Those of the sources that are among the streams; all if it isn't known which those are.

@@ -75,13 +75,7 @@ pub(super) async fn load(
     let mut after = Vec::new();
     for (index, ((source, state), start)) in sources.iter().zip(&states).zip(&starts).enumerate() {
         verify(&store, source, state, &progress.checkpointed(index)).await?;
-        // The start is of the first history; of a later one only what it shares with that is before it.
-        let floor = source.lineage.resume_after(Position {
-            generation: 0,
-            sequence: *start,
-        });
-        let from = progress.resume_after(index, &source.lineage).max(floor);
-        after.push(from);
+        after.push(resume_after(&progress, index, source, *start));
     }
     progress.count_gone_behind(&sources, matches!(plan.live, Live::At { .. }));
 
@@ -109,12 +103,7 @@ pub(super) async fn load(
             ReadFrom::After(*from),
         )
         .await?;
-        // What is gone behind the position, in the middle too: sequences that nothing will be read of.
-        let ahead = reader.state().last.saturating_sub(*from);
-        found.push(Found {
-            gone: progress.gone(index) + ahead.saturating_sub(reader.pending()),
-            outlived: progress.outlived(index),
-        });
+        found.push(self::found(&progress, index, *from, &reader));
         let (batches, handle) = intake::read(reader, preparation.clone());
         preparations.push(preparation);
         intake.push(batches);
@@ -167,8 +156,28 @@ pub(super) async fn load(
     Ok(session)
 }
 
+/// The sequence after which a source is read that was begun after `start`.
+pub(super) fn resume_after(progress: &Progress, index: usize, source: &Source, start: u64) -> u64 {
+    // The start is of the first history; of a later one only what it shares with that is before it.
+    let floor = source.lineage.resume_after(Position {
+        generation: 0,
+        sequence: start,
+    });
+    progress.resume_after(index, &source.lineage).max(floor)
+}
+
+/// What rows will have found when a reader that begins after `from` is at its end.
+pub(super) fn found(progress: &Progress, index: usize, from: u64, reader: &Reader) -> Found {
+    // What is gone behind the position, in the middle too: sequences that nothing will be read of.
+    let ahead = reader.state().last.saturating_sub(from);
+    Found {
+        gone: progress.gone(index) + ahead.saturating_sub(reader.pending()),
+        outlived: progress.outlived(index),
+    }
+}
+
 /// Where a source is begun that was never read. A source of an older definition was read before, so it has its start stored.
-fn start_of(
+pub(super) fn start_of(
     store: &Store,
     stream: &tidemill_core::definition::StreamRef,
 ) -> tidemill_core::definition::Start {

@@ -8,7 +8,7 @@ pub(crate) mod cache;
 mod checkpointing;
 pub(crate) mod flush;
 mod folding;
-mod history;
+pub(crate) mod history;
 pub(crate) mod intake;
 mod lead;
 mod load;

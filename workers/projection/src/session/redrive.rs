@@ -55,11 +55,14 @@ struct Outcome {
     already: Option<&'static str>,
     /// Where the event stands that was named.
     position: Option<String>,
-    keys: usize,
+    /// Tokens of what was tried.
+    keys: BTreeSet<Box<str>>,
     folded: usize,
     left_out: usize,
     /// Token and reason of keys that still wait.
     waiting: Vec<(Box<str>, &'static str, String)>,
+    /// The same of the event before which everything stands still; nothing of it is parked.
+    stopped: Option<(Box<str>, &'static str, String)>,
 }
 
 impl Session {
@@ -151,7 +154,7 @@ impl Session {
         };
         let mut done = Vec::new();
         for token in tokens {
-            outcome.keys += 1;
+            outcome.keys.insert(token.clone());
             self.redrive_key(&token, ask, skip.as_ref(), &mut outcome, &mut done)
                 .await?;
         }
@@ -376,19 +379,24 @@ impl Session {
         else {
             return Ok(());
         };
-        if skip.is_some_and(|skip| position <= skip.get(source)) {
+        let skipped = skip.is_some_and(|skip| position <= skip.get(source));
+        if skipped {
             self.decide(&token, source, position, ask).await?;
             outcome.left_out += 1;
         }
         let held = std::mem::take(&mut self.held);
         self.fold_all(held).await?;
-        if let Some(halted) = &self.halted {
-            outcome.waiting.push((
-                halted.token.clone(),
-                halted.reason.reason(),
-                halted.message.clone(),
-            ));
+        let halted = self.halted.as_ref();
+        if halted.is_none_or(|halted| (halted.source, halted.position) != (source, position)) {
+            // There may be room to park it now.
+            let folded = !skipped && self.parked.waiting(&token).is_empty();
+            outcome.folded += usize::from(folded);
+            outcome.keys.insert(token);
         }
+        outcome.stopped = halted.map(|halted| {
+            let reason = halted.reason.reason();
+            (halted.token.clone(), reason, halted.message.clone())
+        });
         Ok(())
     }
 }
@@ -401,7 +409,7 @@ impl Outcome {
         let done = self.folded + self.left_out;
         let mut message = format!(
             "{}: {} folded, {} left out",
-            counted(self.keys, "key"),
+            counted(self.keys.len(), "key"),
             counted(self.folded, "event"),
             self.left_out
         );
@@ -412,7 +420,7 @@ impl Outcome {
                 _ => format!("{position} {already}; {message}"),
             };
         }
-        if let Some((token, reason, error)) = self.waiting.first() {
+        if let Some((token, _, error)) = self.waiting.first() {
             // Events without a key are one key, and each of them is tried.
             let keys: BTreeSet<&str> = self.waiting.iter().map(|(token, ..)| &**token).collect();
             message.push_str(&format!(
@@ -420,9 +428,22 @@ impl Outcome {
                 counted(keys.len(), "key"),
                 key_of(token)
             ));
-            if done == 0 && self.already.is_none() {
-                return Err(ControlError::new(reason, message));
-            }
+        }
+        if let Some((token, _, error)) = &self.stopped {
+            let stopped = format!(
+                "the projection is stopped before an event of `{}`: {error}",
+                key_of(token)
+            );
+            message = match self.keys.is_empty() && self.already.is_none() {
+                true => stopped,
+                false => format!("{message}; {stopped}"),
+            };
+        }
+        if let Some((_, reason, _)) = self.waiting.first().or(self.stopped.as_ref())
+            && done == 0
+            && self.already.is_none()
+        {
+            return Err(ControlError::new(reason, message));
         }
         Ok(Accepted {
             message,
@@ -440,7 +461,7 @@ mod tests {
         let waiting = |token: &str| (token.into(), "NoSuchKey", "no total".to_owned());
         let check = |tokens: &[&str], wanted: &str| {
             let outcome = Outcome {
-                keys: 1,
+                keys: BTreeSet::from(["o-1".into()]),
                 folded: 1,
                 waiting: tokens.iter().map(|token| waiting(token)).collect(),
                 ..Outcome::default()
@@ -455,6 +476,28 @@ mod tests {
         check(
             &["o=201", "o-2"],
             "; 2 keys still parked, such as o 1: no total",
+        );
+    }
+    #[test]
+    fn what_everything_stands_still_before_is_not_called_parked() {
+        let stopped = || Some(("o-2".into(), "FoldError", "no total".to_owned()));
+        let nothing = Outcome {
+            stopped: stopped(),
+            ..Outcome::default()
+        };
+        let refused = nothing.answer().unwrap_err();
+        assert_eq!(refused.reason, "FoldError");
+        let before = "the projection is stopped before an event of `o-2`: no total";
+        assert_eq!(refused.message, before);
+        let one = Outcome {
+            keys: BTreeSet::from(["o-1".into()]),
+            left_out: 1,
+            stopped: stopped(),
+            ..Outcome::default()
+        };
+        assert_eq!(
+            one.answer().unwrap().message,
+            format!("1 key: 0 events folded, 1 left out; {before}")
         );
     }
 }

@@ -1,6 +1,6 @@
 //! A changed definition is built beside the rows that readers see.
 
-use crate::numbers::skip;
+use crate::numbers::{refused, skip};
 use crate::support::*;
 use serde_json::json;
 use std::sync::Arc;
@@ -337,6 +337,9 @@ async fn a_rebuild_that_is_overtaken_by_a_purge_leaves_the_old_rows() {
     worker.stop().await;
     let worker = world.worker("a", &second).await;
     world.expect_stopped("FoldError").await;
+    // Nothing is gone yet: consent now would be consent to whatever goes later.
+    let asked = world.ask("accept-source", json!({})).await;
+    assert_eq!(refused(asked), "NotReset");
     let stream = world
         .nats
         .jetstream()
@@ -354,6 +357,7 @@ async fn a_rebuild_that_is_overtaken_by_a_purge_leaves_the_old_rows() {
     let worker = world.worker("a", &second).await;
     world.expect_stopped("HistoryTruncated").await;
     world.expect_reference("still", &first).await;
+    world.ask("accept-source", json!({})).await.unwrap();
     worker.stop().await;
 }
 
