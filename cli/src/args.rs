@@ -60,14 +60,15 @@ pub(crate) struct Global {
         value_name = "FILE"
     )]
     pub(crate) creds: Option<String>,
-    /// Namespace of the resources [default: that of `tidemill dev`, else default]
+    /// Namespace of the resources [default: that of `tidemill dev`, else default; lists: all]
     #[arg(
         short,
         long,
         global = true,
         env = "TIDEMILL_NAMESPACE",
         hide_env_values = true,
-        value_name = "NAME"
+        value_name = "NAME",
+        value_parser = namespace
     )]
     pub(crate) namespace: Option<String>,
 }
@@ -76,6 +77,15 @@ pub(crate) struct Global {
 fn addresses(text: &str) -> Result<String, String> {
     if text.split(',').any(|address| address.trim().is_empty()) {
         return Err("an address is empty; write nats://HOST:4222".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    if !crate::catalog::is_name(text) {
+        let rule =
+            "names have lower-case letters, digits and `-`, at most 63, and no `-` at an end";
+        return Err(rule.to_owned());
     }
     Ok(text.to_owned())
 }

@@ -88,11 +88,7 @@ pub(crate) async fn resource(
         .iter()
         .map(|known| shown(&namespace, &known.namespace, &known.name))
         .collect();
-    let word = match kind {
-        Kind::Projection => "Projection",
-        Kind::Saga => "Saga",
-    };
-    Err(missing(word, &namespace, &name, names))
+    Err(missing(kind_word(kind), &namespace, &name, names))
 }
 
 /// By its parked stream, which every one has under a name that follows from its own: that takes no list of all streams.
@@ -110,9 +106,39 @@ pub(crate) async fn is_there(nats: &Nats, resource: &ResourceId) -> Result<bool>
 }
 
 /// Whether a text can be the name of a resource, so that it may stand in subjects.
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !text.is_empty() && text.len() <= 63 && text.bytes().all(allowed)
+    let ends = text.starts_with('-') || text.ends_with('-');
+    !text.is_empty() && !ends && text.len() <= 63 && text.bytes().all(allowed)
+}
+
+/// The Projections or Sagas that a list shows: all, or those of the namespace that was given.
+pub(crate) async fn listed(
+    context: &Context,
+    nats: &Nats,
+    kind: Kind,
+) -> Result<BTreeSet<ResourceId>> {
+    let mut known = resources(context, nats, kind).await?;
+    if let Some(only) = context.given_namespace() {
+        known.retain(|resource| resource.namespace == only);
+    }
+    Ok(known)
+}
+
+/// What a list says that has nothing to show.
+pub(crate) fn none_listed(context: &Context, kind: Kind) -> String {
+    let word = kind_word(kind);
+    match context.given_namespace() {
+        Some(only) => format!("there is no {word} in namespace {only}"),
+        None => format!("there is no {word}"),
+    }
+}
+
+fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Projection => "Projection",
+        Kind::Saga => "Saga",
+    }
 }
 
 /// All Projections or Sagas of the connection.

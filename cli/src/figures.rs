@@ -47,8 +47,8 @@ pub(crate) struct SagaFigures {
     pub(crate) matched: u64,
     /// Events that matched none.
     pub(crate) skipped: u64,
-    /// Events set aside: they can't be read or give no id.
-    pub(crate) parked_events: u64,
+    /// Parked trigger events: they can't be read or give no id, and started nothing.
+    pub(crate) parked_triggers: u64,
     /// Instances started, ever.
     pub(crate) started: u64,
     /// Instances that go on now.
@@ -178,12 +178,17 @@ pub(crate) fn losses(left_out: u64, gone: u64) -> impl Iterator<Item = String> {
 }
 
 impl SagaFigures {
+    /// How many trigger events are parked, in words; nothing if none is.
+    pub(crate) fn parked_triggers(&self) -> Option<String> {
+        (self.parked_triggers > 0).then(|| count(self.parked_triggers, "parked trigger event"))
+    }
+
     fn and(mut self, counters: SagaCounters) -> Self {
         for trigger in counters.triggers.values() {
             self.seen += trigger.seen;
             self.matched += trigger.matched;
             self.skipped += trigger.skipped;
-            self.parked_events += trigger.parked;
+            self.parked_triggers += trigger.parked;
         }
         self.started += counters.started;
         self.running += counters.running;
@@ -210,11 +215,8 @@ impl SagaFigures {
         let mut text = format!(
             "started {started}, running {running}, completed {completed}, compensated {compensated}, parked {parked}"
         );
-        if self.parked_events > 0 {
-            text.push_str(&format!(
-                ", {} set aside",
-                count(self.parked_events, "event")
-            ));
+        if let Some(parked) = self.parked_triggers() {
+            text.push_str(&format!(", {parked}"));
         }
         if self.log_resets > 0 {
             text.push_str(", LogReset: the log was set back");
@@ -270,11 +272,11 @@ mod tests {
             figures.line(),
             "seen 4, matched 3, skipped 1, lag 7, 2 keys parked, 3 events left out, 80 events gone before they were folded"
         );
-        let one = br#"{"started": 2, "completed": 1, "running": 1, "logResets": 2, "triggers": {"a/b": {"seen": 5, "matched": 2, "skipped": 3}}}"#;
+        let one = br#"{"started": 2, "completed": 1, "running": 1, "logResets": 2, "triggers": {"a/b": {"seen": 5, "matched": 2, "skipped": 2, "parked": 1}}}"#;
         let figures = Figures::sum(Kind::Saga, [&one[..], &one[..]]);
         assert_eq!(
             figures.line(),
-            "seen 10, matched 4, skipped 6, started 4, running 2, completed 2, compensated 0, parked 0, LogReset: the log was set back"
+            "seen 10, matched 4, skipped 4, started 4, running 2, completed 2, compensated 0, parked 0, 2 parked trigger events, LogReset: the log was set back"
         );
         assert!(matches!(figures, Figures::Saga(figures) if figures.log_resets == 2));
     }

@@ -117,6 +117,22 @@ async fn instances_are_listed_shown_started_and_cancelled() {
         refused.seen()
     );
 
+    // A namespace that is given holds for lists too.
+    for line in ["saga list", "projection list"] {
+        for (namespace, is_there) in [("default", true), ("other", false)] {
+            let ran = shell.run(&format!("{line} -n {namespace}")).ok();
+            let listed = ran.stdout.contains("default/");
+            assert_eq!(listed, is_there, "{}", ran.seen());
+        }
+        let ran = shell.run(&format!("{line} -n 'Bad NS'"));
+        assert!(
+            ran.code == Some(2) && ran.stderr.contains("names have lower-case letters"),
+            "{}",
+            ran.seen()
+        );
+    }
+    seen.push_str(&stable(&shell.run("saga list -n other").ok()));
+
     // One that waits for an answer that never comes.
     seen.push_str(&stable(
         &shell
@@ -131,6 +147,14 @@ async fn instances_are_listed_shown_started_and_cancelled() {
         .ok();
     seen.push_str(&stable(&cancelled));
     seen.push_str(&stable(&shell.run("saga cancel fulfilment o-1 --by tests")));
+    shell
+        .run("saga start fulfilment o-6 --data '{\"do\": {\"charge\": \"silent\"}}'")
+        .ok();
+    shell.run("saga cancel fulfilment o-6 --by tests").ok();
+    until(&shell, "saga show fulfilment o-6", |ran| {
+        ran.stdout.contains("\nCancelled\n")
+    })
+    .await;
     insta::assert_snapshot!("instances", seen);
     participant.abort();
     dev.stop().await;
@@ -238,10 +262,11 @@ async fn parked_instances_wait_for_a_decision() {
         ran.stdout.contains("parked 2")
     })
     .await;
-    // What somebody else puts there is no event that a trigger has set aside.
+    // What somebody else puts there is no parked trigger event.
     put(&dev.url, "_tm.parked.default.saga.fulfilment.0.x").await;
     let mut seen = stable(&shell.run("parked list fulfilment").ok());
     for line in [
+        "parked list -n other",
         "parked show fulfilment o-1",
         "parked redrive fulfilment o-1 --by tests --why 'tried again'",
         "parked skip fulfilment o-9 --by tests",
@@ -256,6 +281,17 @@ async fn parked_instances_wait_for_a_decision() {
         described["summary"]["state"] == "parked" && inputs == 6
     })
     .await;
+    let show = shell.run("saga show fulfilment o-1").ok();
+    seen.push_str(&stable(&show));
+    // An event that gives no id is no instance: it is said that it is there, and that it stays.
+    shell
+        .run("event publish orders --type OrderPlaced --id no-id --data '{}'")
+        .ok();
+    let listed = until(&shell, "saga list", |ran| {
+        ran.stdout.contains("1 parked trigger event: ")
+    })
+    .await;
+    seen.push_str(&stable(&listed));
     let skipped = shell.run("parked skip fulfilment --all --by tests").ok();
     seen.push_str(&stable(&skipped));
     until(
@@ -265,15 +301,58 @@ async fn parked_instances_wait_for_a_decision() {
     )
     .await;
     until(&shell, "parked list fulfilment -o json", |ran| {
-        ran.json().as_array().unwrap().len() == 1
+        ran.json().as_array().unwrap().len() == 2
     })
     .await;
+    seen.push_str(&stable(
+        &shell.run("parked redrive fulfilment --all --by tests"),
+    ));
     seen.push_str(&stable(&shell.run("parked skip fulfilment 'message 1'")));
     seen.push_str(&stable(
         &shell.run("parked redrive fulfilment o-1 --by tests"),
     ));
     insta::assert_snapshot!("parked_instances", seen);
     participant.abort();
+    dev.stop().await;
+}
+
+/// It isn't parked, and waits for the same decisions: every command says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_stops_a_projection_is_listed_and_decided() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    std::fs::remove_file(shell.path().join("manifests/fulfilment.yaml")).unwrap();
+    let status = std::fs::read_to_string(shell.path().join("manifests/status.yaml")).unwrap();
+    let stops = status.replace("\nspec:\n", "\nspec:\n  onError: {then: Stop}\n");
+    assert_ne!(stops, status);
+    shell.write("manifests/status.yaml", &stops);
+    let mut dev = Dev::start(&shell, "").await;
+    dev.line("Projection default/status: ready").await;
+    publish(&shell, "o-1", "{}");
+    publish(&shell, "o-2", "{\"total\": 7}");
+    until(&shell, "parked list -o json", |ran| {
+        ran.json()[0]["reason"] == "FoldError"
+    })
+    .await;
+    let mut seen = String::new();
+    for line in [
+        "parked list status",
+        "parked show status o-1",
+        "parked redrive status o-1 --by tests",
+        "parked redrive status --all --by tests",
+        "parked skip status --all --by tests",
+    ] {
+        seen.push_str(&stable(&shell.run(line)));
+    }
+    until(&shell, "query status o-2 -o json", |ran| {
+        ran.code == Some(0)
+    })
+    .await;
+    until(&shell, "parked list status", |ran| {
+        ran.stdout.contains("nothing is parked")
+    })
+    .await;
+    insta::assert_snapshot!("stopped_projection", seen);
     dev.stop().await;
 }
 

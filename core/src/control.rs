@@ -209,6 +209,9 @@ pub struct StepStatus {
     pub compensation: Option<String>,
     /// Attempts of the action.
     pub attempts: u32,
+    /// Attempts of the compensation; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensation_attempts: Option<u32>,
     /// What it gave.
     #[serde(default)]
     pub output: crate::json::Value,
@@ -371,6 +374,7 @@ mod tests {
             action: "done".to_owned(),
             compensation: None,
             attempts: 1,
+            compensation_attempts: None,
             output: text(*length).as_str().into(),
             output_left_out: None,
         };

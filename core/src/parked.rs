@@ -1,4 +1,4 @@
-//! One message of a parked stream: an event that is set aside for a person's decision. Workers of both kinds write it, the command line
+//! One message of a parked stream: an event that waits for a person's decision. Workers of both kinds write it, the command line
 //! shows it.
 //!
 //! | header | holds |

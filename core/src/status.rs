@@ -62,7 +62,7 @@ pub struct TriggerCounters {
     pub skipped: u64,
     /// Matched, but the instance was there already.
     pub existing: u64,
-    /// Events set aside because they can't be decoded or give no id.
+    /// Parked trigger events: they can't be decoded or give no id.
     pub parked: u64,
 }
 

@@ -117,7 +117,7 @@ struct Listed {
 
 async fn list(nats: &Nats, context: &Context) -> Result<()> {
     let mut all = Vec::new();
-    for projection in catalog::resources(context, nats, Kind::Projection).await? {
+    for projection in catalog::listed(context, nats, Kind::Projection).await? {
         all.push(listed(nats, projection).await?);
     }
     if !context.for_people() {
@@ -168,9 +168,8 @@ async fn list(nats: &Nats, context: &Context) -> Result<()> {
     let heads = [
         "name", "state", "seen", "matched", "skipped", "lag", "parked", "revision", "note",
     ];
-    context
-        .output
-        .table(&heads, rows.collect(), "there is no Projection")
+    let none = catalog::none_listed(context, Kind::Projection);
+    context.output.table(&heads, rows.collect(), &none)
 }
 
 /// What the worker says of itself; nothing if none answers.

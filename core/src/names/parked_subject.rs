@@ -1,4 +1,4 @@
-//! Where in its parked stream an event is set aside.
+//! Where in its parked stream an event stands.
 
 use super::position::{EventPosition, incarnation_token, number};
 use super::token::decode_token;

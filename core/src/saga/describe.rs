@@ -4,7 +4,7 @@ use super::compiled::CompiledSaga;
 use super::input::{Asked, Input};
 use super::machine::Note;
 use super::state::{Instance, Outcome, Phase, Progress, Work};
-use crate::control::{StepStatus, TimelineEntry};
+use crate::control::{Decision, StepStatus, TimelineEntry};
 use crate::json::Value;
 use crate::names::{Side, TimerId};
 use crate::status::{InstanceState, InstanceSummary};
@@ -80,6 +80,7 @@ impl Instance {
                 compensation: (state.compensation.progress != Progress::Waiting)
                     .then(|| word(&state.compensation).to_owned()),
                 attempts: state.action.attempt,
+                compensation_attempts: Some(state.compensation.attempt).filter(|made| *made > 0),
                 output: state.action.output.clone().unwrap_or(Value::Null),
                 output_left_out: None,
             })
@@ -172,7 +173,10 @@ impl Instance {
                 decision, asked, ..
             } => {
                 entry.what = "decision".to_owned();
-                let word = format!("{decision:?}").to_lowercase();
+                let word = match decision {
+                    Decision::Retry => "redrive",
+                    Decision::Skip => "skip",
+                };
                 entry.detail = format!("{word} {}", by_and_why(asked)).trim().to_owned();
             }
         }

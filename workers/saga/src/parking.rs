@@ -8,14 +8,14 @@ use tidemill_core::names::{EventPosition, ParkedSubject};
 use tidemill_core::parked::{Failure, Kept, Parked};
 use tidemill_nats::{Publish, PublishError, StoredMessage, header_map};
 
-/// Pause before an event that can't be set aside is tried again.
+/// Pause before an event that can't be parked is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// JetStream's codes for a message, and for headers, larger than the stream takes.
 const MESSAGE_TOO_LARGE: u64 = 10054;
 const HEADERS_TOO_LARGE: u64 = 10097;
 
 impl Session<'_> {
-    /// The log refuses to hold a start (it is too large, for one): the event is set aside.
+    /// The log refuses to hold a start (it is too large, for one): the event is parked.
     pub(crate) async fn park_refused(&self, of: u16, sequence: u64, reason: &str) -> bool {
         let engine = &self.reader.engine;
         let failure = Failure::new(
@@ -30,11 +30,11 @@ impl Session<'_> {
             {
                 Ok(Some(message)) => return self.park(&message, of, failure).await,
                 Ok(None) => {
-                    tracing::error!(stream = %self.reader.key, sequence, reason, "an event can't be set aside: it has left its stream");
+                    tracing::error!(stream = %self.reader.key, sequence, reason, "a trigger event can't be parked: it has left its stream");
                     return true;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, sequence, "an event is to be set aside and can't be read");
+                    tracing::warn!(%error, sequence, "a trigger event is to be parked and can't be read");
                     if pause(engine).await {
                         return false;
                     }

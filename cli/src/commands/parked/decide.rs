@@ -3,7 +3,6 @@
 use super::Target;
 use super::waiting;
 use crate::ask;
-use crate::commands::projection;
 use crate::commands::saga::show::describe;
 use crate::context::Context;
 use crate::error::{CliError, Exit, Result};
@@ -96,6 +95,7 @@ pub(super) async fn run(args: Args, way: Way, nats: &Nats, context: &Context) ->
                 Way::Redrive => Decision::Retry,
                 Way::Skip => Decision::Skip,
             };
+            let all = args.key.is_none();
             let ids = match args.key {
                 Some(id) => vec![id],
                 None => {
@@ -111,7 +111,11 @@ pub(super) async fn run(args: Args, way: Way, nats: &Nats, context: &Context) ->
                 by,
                 why: args.why,
             };
-            decide_all(nats, &resource, ids, &given, context).await
+            decide_all(nats, &resource, ids, &given, context).await?;
+            if !all {
+                return Ok(());
+            }
+            say_left(nats, &resource, context).await
         }
     }
 }
@@ -167,14 +171,11 @@ async fn skip_all(
     context: &Context,
 ) -> Result<()> {
     let parked = waiting::read(nats, projection).await?;
-    let mut keys: BTreeSet<String> = parked
+    let keys: BTreeSet<String> = parked
         .into_iter()
         .filter(|one| !one.foreign)
         .map(|one| one.key)
         .collect();
-    // Before it stopped, nothing was parked for it.
-    let status = projection::status(nats, projection).await?;
-    keys.extend(status.and_then(|status| status.stopped_key));
     let (mut done, mut refused) = (0_u64, 0_u64);
     for key in keys {
         let request = ParkedRequest {
@@ -292,7 +293,22 @@ async fn decide_all(
     Ok(())
 }
 
-/// Whether it is what `parked list` calls an event that a trigger set aside.
+/// Says that trigger events stay parked: of all that is parked, nothing can be decided about them.
+async fn say_left(nats: &Nats, saga: &ResourceId, context: &Context) -> Result<()> {
+    let parked = waiting::read(nats, saga).await?;
+    let left = parked.iter().filter(|one| !one.foreign).count() as u64;
+    if left == 0 {
+        return Ok(());
+    }
+    context.output.line(format!(
+        "{} left: nothing can be decided about them in this version, publish them again as they should be (`tidemill parked list {}/{}`)",
+        count(left, "parked trigger event"),
+        saga.namespace,
+        saga.name
+    ))
+}
+
+/// Whether it is what `parked list` calls a parked trigger event.
 fn is_event(key: &str) -> bool {
     key.strip_prefix("event ")
         .is_some_and(|position| position.parse::<u64>().is_ok())

@@ -46,8 +46,9 @@ struct Parked {
     message: String,
     /// Events that wait, the one that can't be folded included.
     waiting: usize,
-    /// Milliseconds since 1970.
-    since: i64,
+    /// Milliseconds since 1970; absent for what isn't parked, but stops its projection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<i64>,
 }
 
 pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()> {
@@ -57,7 +58,12 @@ pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()
         if args.kind.is_some_and(|only| only.kind() != kind) {
             continue;
         }
-        for resource in catalog::resources(context, nats, kind).await? {
+        let known = match &wanted {
+            None => catalog::listed(context, nats, kind).await?,
+            // In the namespace that it is named with.
+            Some(_) => catalog::resources(context, nats, kind).await?,
+        };
+        for resource in known {
             if wanted.as_ref().is_none_or(|(namespace, name)| {
                 (&resource.namespace, &resource.name) == (namespace, name)
             }) {
@@ -97,10 +103,10 @@ pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()
                 0 => Text::default(),
                 waiting => grouped(waiting as u64).into(),
             },
-            Text::toned(
-                short_duration(now.millis_since(Timestamp::from_millis(one.since))),
-                Tone::Faint,
-            ),
+            one.since.map_or_else(Text::default, |since| {
+                let since = now.millis_since(Timestamp::from_millis(since));
+                Text::toned(short_duration(since), Tone::Faint)
+            }),
             one.message.as_str().into(),
         ]
     });
@@ -123,7 +129,7 @@ async fn of(nats: &Nats, resource: &ResourceId) -> Result<Vec<Parked>> {
                reason: String,
                message: String,
                waiting: usize,
-               since: i64,
+               since: Option<i64>,
                decidable: bool| Parked {
         kind: resource.kind,
         namespace: resource.namespace.clone(),
@@ -137,8 +143,12 @@ async fn of(nats: &Nats, resource: &ResourceId) -> Result<Vec<Parked>> {
     };
     let mut parked = Vec::new();
     for (first, waiting) in by_key(read(nats, resource).await?) {
-        // Nothing waits behind what isn't ours.
-        let waiting = if first.foreign { 0 } else { waiting };
+        // Nothing waits behind what isn't ours, and everything behind what stops all.
+        let waiting = if first.foreign || first.stops {
+            0
+        } else {
+            waiting
+        };
         let (reason, message) = first
             .failure
             .unwrap_or_else(|| ("Follower".to_owned(), count(waiting as u64, "event")));
@@ -169,7 +179,7 @@ async fn of(nats: &Nats, resource: &ResourceId) -> Result<Vec<Parked>> {
                 reason.unwrap_or_default(),
                 message.unwrap_or_default(),
                 0,
-                updated_at.millis(),
+                Some(updated_at.millis()),
                 true,
             ));
         }

@@ -69,27 +69,28 @@ pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()
         );
     }
     let foreign = waiting.iter().any(|one| one.foreign);
+    let stops = waiting.iter().any(|one| one.stops);
     let shown: Vec<Shown> = waiting.into_iter().map(shown).collect();
     if context.output.format != Format::Table {
         return context.output.document(&shown);
     }
-    for_people(&resource, &args.key, &shown, foreign, context)
+    let what = match () {
+        () if foreign => "nothing that waits".to_owned(),
+        () if stops => "not parked; the projection is stopped before an event of it".to_owned(),
+        () => format!("{} parked", count(shown.len() as u64, "event")),
+    };
+    context
+        .output
+        .line(format!("{resource} {}: {what}", args.key))?;
+    for_people(&resource, &shown, foreign, context)
 }
 
 fn for_people(
     resource: &ResourceId,
-    key: &str,
     shown: &[Shown],
     foreign: bool,
     context: &Context,
 ) -> Result<()> {
-    context.output.line(match foreign {
-        true => format!("{resource} {key}: nothing that waits"),
-        false => format!(
-            "{resource} {key}: {} parked",
-            count(shown.len() as u64, "event")
-        ),
-    })?;
     for one in shown {
         let why = match (&one.reason, &one.message) {
             (Some(reason), Some(message)) => format!("{reason}: {message}"),

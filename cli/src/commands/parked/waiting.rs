@@ -1,9 +1,11 @@
 //! Reads the parked streams of projections and of sagas' triggers.
 
+use crate::ask;
 use crate::catalog;
 use crate::commands::projection;
-use crate::error::{CliError, Result, chain};
+use crate::error::{CliError, Exit, Result, chain};
 use std::collections::{BTreeMap, BTreeSet};
+use tidemill_core::control::{Accepted, ParkedRequest, ProjectionStatus, projection_verb};
 use tidemill_core::names::{Kind, LIVE_KEY, ParkedSubject, ResourceId, key_of_token};
 use tidemill_core::parked::{Kept, Parked};
 use tidemill_nats::{KvBucket, Nats, Publisher, ReadError, ReadFrom, Reader, StoredMessage};
@@ -24,12 +26,14 @@ pub(super) struct Waiting {
     pub(super) failure: Option<(String, String)>,
     /// Where it stands in its source, as far as that is written in words.
     pub(super) position: String,
-    /// When it was parked, in milliseconds since 1970.
-    pub(super) since: i64,
+    /// When it was parked, in milliseconds since 1970; nothing of what isn't.
+    pub(super) since: Option<i64>,
     /// Subject, headers and payload of the event, if they were copied.
     pub(super) event: Option<Copied>,
     /// No worker has written it: somebody has published into the parked stream. Workers leave it alone.
     pub(super) foreign: bool,
+    /// It isn't parked: a projection is stopped before it, and it waits for the same decisions.
+    pub(super) stops: bool,
 }
 
 /// A copied event.
@@ -67,14 +71,63 @@ pub(super) async fn read(nats: &Nats, resource: &ResourceId) -> Result<Vec<Waiti
         found.extend(batch.drain(..).map(read));
     }
     if resource.kind == Kind::Projection {
-        retain_read(nats, resource, &mut found).await?;
+        let status = projection::status(nats, resource)
+            .await?
+            .unwrap_or_default();
+        retain_read(nats, resource, &status, &mut found).await?;
+        if let Some(stop) = stop(nats, resource, status).await?
+            && found.iter().all(|one| one.key != stop.key)
+        {
+            found.push(stop);
+        }
     }
     Ok(found)
 }
 
+/// The event before which a projection is stopped, if it is one.
+async fn stop(
+    nats: &Nats,
+    projection: &ResourceId,
+    status: ProjectionStatus,
+) -> Result<Option<Waiting>> {
+    let (Some(stopped), Some(key)) = (status.stopped, status.stopped_key) else {
+        return Ok(None);
+    };
+    let request = ParkedRequest {
+        key: Some(key.clone()),
+        position: None,
+        by: String::new(),
+        why: String::new(),
+    };
+    let first = projection_verb::FIRST;
+    let first: Result<Accepted> =
+        ask::request(nats, projection, first, &request, ask::ANSWER_MAX).await;
+    let position = match first {
+        Ok(first) => first.position,
+        // It goes on meanwhile, or its worker is away.
+        Err(error) if matches!(error.exit(), Exit::Refused | Exit::Unreachable) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Some(Waiting {
+        key,
+        key_space: status.building.or(status.live).unwrap_or_default(),
+        failure: Some((stopped.reason, stopped.message)),
+        position: position.unwrap_or_default(),
+        since: None,
+        event: None,
+        foreign: false,
+        stops: true,
+    }))
+}
+
 /// Leaves what waits for rows that are read or built; of a key that waits for both, what waits for those that are read. What waits
 /// for rows before those stays in the stream, and nobody can do anything about it.
-async fn retain_read(nats: &Nats, projection: &ResourceId, found: &mut Vec<Waiting>) -> Result<()> {
+async fn retain_read(
+    nats: &Nats,
+    projection: &ResourceId,
+    status: &ProjectionStatus,
+    found: &mut Vec<Waiting>,
+) -> Result<()> {
     if found.iter().all(|one| one.foreign) {
         return Ok(());
     }
@@ -91,8 +144,6 @@ async fn retain_read(nats: &Nats, projection: &ResourceId, found: &mut Vec<Waiti
     if found.iter().all(|one| one.foreign || one.key_space == live) {
         return Ok(());
     }
-    let status = projection::status(nats, projection).await?;
-    let building = status.and_then(|status| status.building);
     let read: BTreeSet<String> = found
         .iter()
         .filter(|one| one.key_space == live)
@@ -101,7 +152,7 @@ async fn retain_read(nats: &Nats, projection: &ResourceId, found: &mut Vec<Waiti
     found.retain(|one| {
         one.foreign
             || one.key_space == live
-            || building.as_ref() == Some(&one.key_space) && !read.contains(&one.key)
+            || status.building.as_ref() == Some(&one.key_space) && !read.contains(&one.key)
     });
     Ok(())
 }
@@ -142,7 +193,7 @@ fn of(message: &StoredMessage, resource: &ResourceId, root: &str) -> Waiting {
             .failure
             .map(|failure| (failure.reason, failure.message)),
         position: parked.position.to_string(),
-        since: message.stored_at.millis(),
+        since: Some(message.stored_at.millis()),
         event: match parked.kept {
             Kept::InSource => None,
             Kept::Copied {
@@ -157,6 +208,7 @@ fn of(message: &StoredMessage, resource: &ResourceId, root: &str) -> Waiting {
             }),
         },
         foreign: false,
+        stops: false,
     }
 }
 
@@ -171,7 +223,7 @@ fn foreign(message: &StoredMessage, stream: &str, why: &str) -> Waiting {
         key_space: String::new(),
         failure: Some((FOREIGN.to_owned(), words)),
         position: format!("{stream}:{sequence}"),
-        since: message.stored_at.millis(),
+        since: Some(message.stored_at.millis()),
         event: Some(Copied {
             subject: message.subject.to_string(),
             headers: pairs(message)
@@ -182,6 +234,7 @@ fn foreign(message: &StoredMessage, stream: &str, why: &str) -> Waiting {
             stored_at: message.stored_at,
         }),
         foreign: true,
+        stops: false,
     }
 }
 

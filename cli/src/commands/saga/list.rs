@@ -68,7 +68,7 @@ struct Overview<'a> {
 }
 
 async fn sagas(nats: &Nats, context: &Context) -> Result<()> {
-    let sagas = catalog::resources(context, nats, Kind::Saga).await?;
+    let sagas = catalog::listed(context, nats, Kind::Saga).await?;
     let mut overviews = Vec::new();
     for saga in &sagas {
         let figures = figures::read(nats, saga).await?;
@@ -121,9 +121,8 @@ async fn sagas(nats: &Nats, context: &Context) -> Result<()> {
         "parked",
         "note",
     ];
-    context
-        .output
-        .table(&heads, rows.collect(), "there is no Saga")
+    let none = catalog::none_listed(context, Kind::Saga);
+    context.output.table(&heads, rows.collect(), &none)
 }
 
 async fn instances(args: &Args, saga: &ResourceId, nats: &Nats, context: &Context) -> Result<()> {

@@ -72,6 +72,7 @@ pub(crate) fn show(described: &Described, saga: &ResourceId, context: &Context) 
         let message = summary
             .message
             .as_ref()
+            .filter(|message| !message.is_empty())
             .map(|message| format!(": {message}"))
             .unwrap_or_default();
         out.line(format!("{reason}{step}{message}"))?;
@@ -120,6 +121,7 @@ fn step_row(step: &StepStatus) -> Vec<Text> {
         action,
         compensation,
         attempts,
+        compensation_attempts,
         output,
         output_left_out,
     } = step;
@@ -134,7 +136,10 @@ fn step_row(step: &StepStatus) -> Vec<Text> {
         compensation
             .as_deref()
             .map_or_else(Text::default, |word| Text::toned(word, tone(word))),
-        attempts.into(),
+        match compensation_attempts {
+            Some(back) => format!("{attempts}, compensation {back}").into(),
+            None => attempts.into(),
+        },
         shorten(&output).into(),
     ]
 }

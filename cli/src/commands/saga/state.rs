@@ -50,6 +50,7 @@ impl State {
         let mut state = Self::of(saga, status, &resets);
         if let Figures::Saga(figures) = figures {
             state.add_log_resets(saga, figures.log_resets);
+            state.add_parked_triggers(saga, figures.parked_triggers());
         }
         Ok(state)
     }
@@ -61,14 +62,27 @@ impl State {
             1 => String::new(),
             more => format!(" ({more} times)"),
         };
-        if !self.note.is_empty() {
-            self.note.push_str("; ");
-        }
-        self.note.push_str(&format!(
+        self.add(&format!(
             "LogReset{times}: the log was set back or made again, and instances whose start it lost are gone from lists: \
              start again what has to be with `tidemill saga start {}/{}`",
             saga.namespace, saga.name
         ));
+    }
+
+    /// They are no instances, and the column counts those.
+    fn add_parked_triggers(&mut self, saga: &ResourceId, parked: Option<String>) {
+        let Some(parked) = parked else { return };
+        self.add(&format!(
+            "{parked}: `tidemill parked list {}/{}` says why they started nothing",
+            saga.namespace, saga.name
+        ));
+    }
+
+    fn add(&mut self, note: &str) {
+        if !self.note.is_empty() {
+            self.note.push_str("; ");
+        }
+        self.note.push_str(note);
     }
 
     fn of(saga: &ResourceId, status: Option<SagaStatus>, resets: &[ResolvedStart]) -> Self {
@@ -219,5 +233,11 @@ mod tests {
         state.add_log_resets(&saga, 2);
         let both = "what runs goes on; LogReset (2 times): the log was set back or made again, ";
         assert!(state.note.contains(both), "{}", state.note);
+        let mut state = State::of(&saga, status(&[], false), &[]);
+        state.add_parked_triggers(&saga, None);
+        assert_eq!(state.note, "");
+        state.add_parked_triggers(&saga, Some("1 parked trigger event".to_owned()));
+        let wanted = "1 parked trigger event: `tidemill parked list shop/fulfilment` says why they started nothing";
+        assert_eq!((state.word, &*state.note), (Word::Ready, wanted));
     }
 }
