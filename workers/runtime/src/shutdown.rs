@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Longest time for finishing what is in flight (drivers give that 10 s) and handing over. Kubernetes kills after 30 s unless told
+/// Longest time for finishing what is in flight (a saga gives starts, then effects 4 s each) and handing over. Kubernetes kills after 30 s unless told
 /// otherwise.
 pub const GRACE: Duration = Duration::from_secs(15);
 
