@@ -351,6 +351,10 @@ bugs! {
     NullAccepted,
     /// Headers of the connection are the client's.
     ConnectionHeaderSet,
+    /// What has no variable and can only fail, or gives what its place doesn't take, is refused.
+    ConstantUnchecked,
+    /// Which step failed is read behind a guard: there may be none.
+    FailedStepUnguarded,
 }
 
 impl Bug {
@@ -407,6 +411,8 @@ impl Bug {
         Bug::ForeignColumnRead,
         Bug::NullAccepted,
         Bug::ConnectionHeaderSet,
+        Bug::ConstantUnchecked,
+        Bug::FailedStepUnguarded,
     ];
 
     /// Whether it is one of the machines.

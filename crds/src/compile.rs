@@ -11,6 +11,7 @@
 //!
 //! What concerns several resources (streams that a definition names, subjects that two claim) is in [`together`].
 
+mod constants;
 mod eventstream;
 mod expressions;
 mod findings;

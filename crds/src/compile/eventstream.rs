@@ -4,6 +4,7 @@ use tidemill_core::contract::{Capture, CaptureFormat, StreamBinding};
 use tidemill_core::definition::StreamRef;
 use tidemill_core::names;
 
+use super::constants::Gives;
 use super::expressions::{Names, expression};
 use super::findings::Findings;
 use super::values::{Lifecycle, bytes, lifecycle, messages, milliseconds};
@@ -236,7 +237,13 @@ fn captures(findings: &mut Findings, captures: &[eventstream::Capture]) -> Vec<C
         }
         let mut source = |field: &str, source: Option<&crate::text::Expression>| {
             let source = source?;
-            expression(findings, &path.field(field), source.as_str(), &names);
+            expression(
+                findings,
+                &path.field(field),
+                source.as_str(),
+                &names,
+                Gives::Text,
+            );
             Some(source.0.clone())
         };
         let event_type = source("type", capture.event_type.as_ref());

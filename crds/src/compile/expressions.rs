@@ -6,6 +6,7 @@ use tidemill_core::json::DEPTH_MAX;
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::saga::{compensation_scope, step_scope};
 
+use super::constants::{self, Gives};
 use super::findings::Findings;
 use crate::check::closest;
 use crate::problem::{FieldPath, Reason};
@@ -106,6 +107,7 @@ pub(super) fn expression(
     path: &FieldPath,
     source: &str,
     names: &Names<'_>,
+    gives: Gives,
 ) -> Option<Expression> {
     if source.starts_with('=') && !source.starts_with("==") {
         findings.error(
@@ -137,6 +139,8 @@ pub(super) fn expression(
     if let Some(steps) = &names.steps {
         check_outputs(findings, path, &expression, steps);
     }
+    check_failed_step(findings, path, &expression);
+    constants::check(findings, path, &expression, gives);
     Some(expression)
 }
 
@@ -180,7 +184,8 @@ fn walk(
             }
         }
         Value::String(text) => found.extend(
-            text_template(findings, path, text, names).map(|expression| (path.clone(), expression)),
+            text_template(findings, path, text, names, Gives::Anything)
+                .map(|expression| (path.clone(), expression)),
         ),
         Value::Null if !planted(Bug::NullAccepted) => {
             findings.error(path, Reason::Malformed, LITERAL_NULL);
@@ -195,9 +200,10 @@ pub(super) fn text_template(
     path: &FieldPath,
     text: &str,
     names: &Names<'_>,
+    gives: Gives,
 ) -> Option<Expression> {
     if let Some(source) = text.strip_prefix('=') {
-        return expression(findings, path, source, names);
+        return expression(findings, path, source, names, gives);
     }
     let forgotten = names.scope.names().any(|name| {
         let rest = text
@@ -353,6 +359,17 @@ fn check_outputs(
                 format!("`{read}` isn't there when `{name}` was skipped by its `when`: {guard}"),
             ),
         }
+    }
+}
+
+/// An instance may fail without any step having failed; reading which one would park each of those.
+fn check_failed_step(findings: &mut Findings, path: &FieldPath, expression: &Expression) {
+    let read = expression.unguarded(&["failure", "step"]);
+    if let Some(read) = read.filter(|_| !planted(Bug::FailedStepUnguarded)) {
+        let message = format!(
+            "`{read}` isn't there when no step failed, but the instance was cancelled or took too long as a whole: put it under `has(failure.step) ? … : …`"
+        );
+        findings.error(path, Reason::Unsound, message);
     }
 }
 

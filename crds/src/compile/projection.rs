@@ -12,7 +12,8 @@ use tidemill_core::expression::Expression;
 use tidemill_core::json;
 use tidemill_core::names::{Kind, ResourceId};
 
-use super::expressions::{Names, expression, template};
+use super::constants::Gives;
+use super::expressions::{Names, expression, template, text_template};
 use super::findings::Findings;
 use super::values::{self, Lifecycle, StorageSettings, lifecycle, storage};
 use super::{Access, DEFINITION_BYTES_MAX, Report, StreamUse, namespace_of};
@@ -108,6 +109,7 @@ pub fn projection(resource: &Projection) -> Report<ProjectionPlan> {
         &spec.field("key"),
         key.as_str(),
         &Names::event(),
+        Gives::Text,
     );
     if handlers.is_empty() {
         findings.error(
@@ -238,11 +240,18 @@ fn compile_handler(
     if let Some(when) = when {
         let path = path.field("when");
         expressions.extend(
-            expression(findings, &path, when.as_str(), &row).map(|expression| (path, expression)),
+            expression(findings, &path, when.as_str(), &row, Gives::Bool)
+                .map(|expression| (path, expression)),
         );
     }
     if let Some(key) = key {
-        expression(findings, &path.field("key"), key.as_str(), &Names::event());
+        expression(
+            findings,
+            &path.field("key"),
+            key.as_str(),
+            &Names::event(),
+            Gives::Text,
+        );
     }
     let set = set.clone().unwrap_or_default();
     let increment = increment.clone().unwrap_or_default();
@@ -271,9 +280,12 @@ fn compile_handler(
                     format!("a column's name has 1 to {COLUMN_BYTES_MAX} bytes"),
                 );
             }
-            // What is no number is said of an increment below.
-            if part == "set" || !value.0.is_null() {
+            if part == "set" {
                 expressions.extend(template(findings, &path, &value.0, &row));
+            } else if let Some(text) = value.0.as_str() {
+                // What is no number is said of below.
+                let by = text_template(findings, &path, text, &row, Gives::Number);
+                expressions.extend(by.map(|by| (path, by)));
             }
         }
     }

@@ -12,6 +12,7 @@ use tidemill_core::names::{Kind, ResourceId};
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::retry;
 
+use super::constants::Gives;
 use super::expressions::{Names, Steps, Uncertain, expression};
 use super::findings::Findings;
 use super::values::{self, Lifecycle, StorageSettings, lifecycle, milliseconds, storage};
@@ -281,7 +282,13 @@ fn compile_step(
         uncertain: skippable(steps),
     });
     if let Some(when) = when {
-        expression(findings, &path.field("when"), when.as_str(), &forward);
+        expression(
+            findings,
+            &path.field("when"),
+            when.as_str(),
+            &forward,
+            Gives::Bool,
+        );
     }
     if publish.is_some() {
         let given = (timeout.is_some(), step_timeout.is_some(), retry.is_some());

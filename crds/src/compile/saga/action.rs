@@ -8,6 +8,7 @@ use tidemill_core::names::TOKEN_SOURCE_BYTES_MAX;
 use tidemill_core::planted::{Bug, planted};
 
 use crate::common::{Header, Publish};
+use crate::compile::constants::Gives;
 use crate::compile::expressions::{Names, template, text_template};
 use crate::compile::findings::Findings;
 use crate::compile::values;
@@ -137,7 +138,7 @@ fn compile_http(
         headers,
         body,
     } = http;
-    text_template(findings, &path.field("url"), url, names);
+    text_template(findings, &path.field("url"), url, names, Gives::Text);
     let method = match method.unwrap_or_default() {
         Method::Post => HttpMethod::Post,
         Method::Put => HttpMethod::Put,
@@ -180,7 +181,7 @@ fn compile_headers(
             findings.error(&path.field("name"), Reason::Malformed, CONNECTION_HEADER);
         }
         let value = value.as_deref().unwrap_or_default();
-        text_template(findings, &path.field("value"), value, names);
+        text_template(findings, &path.field("value"), value, names, Gives::Text);
         if let Some(other) = compiled
             .keys()
             .find(|other| other.eq_ignore_ascii_case(name.as_str()))
@@ -209,7 +210,7 @@ pub(super) fn publish(
         entity,
         data,
     } = publish;
-    text_template(findings, &path.field("entity"), entity, names);
+    text_template(findings, &path.field("entity"), entity, names, Gives::Text);
     for (field, text) in [("type", event_type.as_str()), ("entity", entity.as_str())] {
         let literal = field == "type" || !text.starts_with('=');
         if literal && text.len() > TOKEN_SOURCE_BYTES_MAX {

@@ -2,6 +2,7 @@
 
 use tidemill_core::definition::{Start, StreamRef, Trigger};
 
+use crate::compile::constants::Gives;
 use crate::compile::expressions::{Names, expression};
 use crate::compile::findings::Findings;
 use crate::compile::values;
@@ -38,9 +39,21 @@ pub(super) fn compile(
             id: id.0.clone(),
         };
         if let Some(when) = when {
-            expression(findings, &path.field("when"), when.as_str(), &event);
+            expression(
+                findings,
+                &path.field("when"),
+                when.as_str(),
+                &event,
+                Gives::Bool,
+            );
         }
-        expression(findings, &path.field("id"), id.as_str(), &event);
+        expression(
+            findings,
+            &path.field("id"),
+            id.as_str(),
+            &event,
+            Gives::Text,
+        );
         let start = values::start(findings, &path.field("start"), start.as_ref());
         share_start(findings, &path, &mut starts, &trigger.stream, start);
         if let Some(first) = triggers
