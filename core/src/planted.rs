@@ -203,6 +203,10 @@ bugs! {
     ResultUnlimited,
     /// Loops nested deeper than two are refused.
     NestingUnlimited,
+    /// A source has at most 1,000 tokens.
+    TokensUnlimited,
+    /// A definition of another version's semantics is refused.
+    SemanticsUnchecked,
     /// Undeclared names are refused when compiling.
     UndeclaredNameAccepted,
 

@@ -7,6 +7,7 @@ use cel::parser::pratt_parser::{Lexer, TokenKind};
 
 use super::error::{CompileError, Position, Problem};
 use super::{NESTING_MAX, SOURCE_MAX, TOKENS_MAX};
+use crate::planted::{Bug, planted};
 
 /// Most `?` of a source: the parser recurses with each.
 const TERNARIES_MAX: usize = 32;
@@ -102,7 +103,7 @@ impl<'a> Source<'a> {
             source.note(kind, previous, text, at);
             previous = token.kind;
             tokens += 1;
-            if tokens > TOKENS_MAX {
+            if tokens > TOKENS_MAX && !planted(Bug::TokensUnlimited) {
                 return Err(source.error(at, Problem::TooLarge("more than 1,000 words and signs")));
             }
             if nesting > NESTING_MAX || ternaries > TERNARIES_MAX {

@@ -1,11 +1,12 @@
 //! A definition with its expressions compiled.
 
 use crate::definition::{
-    Action, Compensation, HttpMethod, PublishDefinition, SagaDefinition, StepDefinition,
+    Action, Compensation, HttpMethod, PublishDefinition, SEMANTICS, SagaDefinition, StepDefinition,
 };
 use crate::expression::{CompileError, Expression, Scope, Template, TemplateError};
 use crate::json::Value;
 use crate::names::{ResourceId, Side};
+use crate::planted::{Bug, planted};
 
 /// A saga ready to run. Immutable; shared by all instances of its revision.
 #[derive(Clone, Debug)]
@@ -52,6 +53,9 @@ pub(super) struct CompiledPublish {
 /// Why a definition can't be run. Compiling the resource finds all of these first, with the path in the resource.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SagaCompileError {
+    /// Made by another version, whose expressions mean something else.
+    #[error("semantics: this version knows expression semantics {SEMANTICS}, not {0}")]
+    Semantics(u32),
     /// An expression doesn't compile.
     #[error("{path}: {error}")]
     Expression {
@@ -94,6 +98,9 @@ impl CompiledSaga {
     /// # Errors
     /// [`SagaCompileError`]
     pub fn new(resource: ResourceId, definition: SagaDefinition) -> Result<Self, SagaCompileError> {
+        if definition.semantics != SEMANTICS && !planted(Bug::SemanticsUnchecked) {
+            return Err(SagaCompileError::Semantics(definition.semantics));
+        }
         let mut steps = Vec::with_capacity(definition.steps.len());
         for (index, step) in definition.steps.iter().enumerate() {
             steps.push(compile_step(&definition.steps, index, step)?);

@@ -1,6 +1,6 @@
 //! The laws of numbers and budgets, one by one; the golden table beside this folder holds everything else.
 
-use tidemill_core::expression::{Bindings, Bound, Expression, Scope, Template};
+use tidemill_core::expression::{Bindings, Bound, Expression, Problem, Scope, Template};
 use tidemill_core::json::Value;
 
 const DATA: &str = r#"{"one":1,"two":2,"half":0.5,"money":1.10,"long":0.12345678901234567890,"big":9223372036854775807,"items":[1,2,3]}"#;
@@ -134,4 +134,14 @@ pub(crate) fn undeclared_names_are_refused_when_compiling() {
             "{source}"
         );
     }
+}
+
+#[test]
+pub(crate) fn a_source_has_a_limit_of_tokens() {
+    // Brackets, elements and the commas between them: one less or more than a thousand.
+    let list = |elements: usize| format!("[{}]", vec!["x"; elements].join(","));
+    let compiled = |elements| Expression::compile(&list(elements), &Scope::new(&["x"]));
+    assert!(compiled(499).is_ok());
+    let refused = compiled(500).map_err(|error| error.problem);
+    assert!(matches!(refused, Err(Problem::TooLarge(_))));
 }

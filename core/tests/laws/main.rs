@@ -11,6 +11,7 @@
 mod codec;
 mod compensation;
 mod decisions;
+mod definitions;
 mod envelope;
 mod expressions;
 mod foretold;

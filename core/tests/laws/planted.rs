@@ -1,8 +1,8 @@
 //! Each bug of `tidemill_core::planted`, planted, and the test of its law that must fail.
 
 use crate::{
-    codec, compensation, expressions, outcomes, pivot, projections, publishing, replies, retries,
-    unknown,
+    codec, compensation, definitions, expressions, outcomes, pivot, projections, publishing,
+    replies, retries, unknown,
 };
 use std::cell::Cell;
 use tidemill_core::planted::{Bug, plant};
@@ -235,6 +235,18 @@ const CAUGHT: &[Caught] = &[
     (
         expressions::loops_are_at_most_two_deep,
         &[Bug::NestingUnlimited],
+    ),
+    (
+        expressions::a_source_has_a_limit_of_tokens,
+        &[Bug::TokensUnlimited],
+    ),
+    (
+        definitions::a_definition_of_other_semantics_is_refused,
+        &[Bug::SemanticsUnchecked],
+    ),
+    (
+        definitions::a_contract_of_other_semantics_is_refused,
+        &[Bug::SemanticsUnchecked],
     ),
     (
         expressions::undeclared_names_are_refused_when_compiling,
