@@ -359,6 +359,8 @@ bugs! {
     ConstantUnchecked,
     /// Which step failed is read behind a guard: there may be none.
     FailedStepUnguarded,
+    /// A revision is the meaning and nothing else: no policy.
+    PolicyInRevision,
 }
 
 impl Bug {
@@ -417,6 +419,7 @@ impl Bug {
         Bug::ConnectionHeaderSet,
         Bug::ConstantUnchecked,
         Bug::FailedStepUnguarded,
+        Bug::PolicyInRevision,
     ];
 
     /// Whether it is one of the machines.

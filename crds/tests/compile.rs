@@ -252,6 +252,130 @@ fn headers_of_the_connection_are_refused_without_the_schema_too() {
     }
 }
 
+/// A field, a value that isn't its default, and whether it is policy: rows aren't made anew for it, and new instances are of the same
+/// revision.
+type Changed = (ResourceKind, &'static str, &'static str, bool);
+
+const CHANGED: &[Changed] = &[
+    (P, "from", "[{stream: {name: other}}]", false),
+    (
+        P,
+        "from",
+        "[{stream: {name: orders}, start: {from: New}}]",
+        true,
+    ),
+    (
+        P,
+        "from",
+        "[{stream: {name: orders}, start: {position: 7}}]",
+        true,
+    ),
+    (
+        P,
+        "from",
+        "[{stream: {name: orders}, start: {time: '2026-01-31T12:00:00Z'}}]",
+        true,
+    ),
+    (P, "key", "event.id", false),
+    (P, "handlers", "[{set: {status: paid}}]", false),
+    (
+        P,
+        "sink",
+        "{kv: {bucket: mine, replicas: 3, maxBytes: 1Gi, placement: {tags: [a]}}}",
+        true,
+    ),
+    (P, "onError", "{then: Skip}", true),
+    (P, "onError", "{then: Stop}", true),
+    (P, "onError", "{maxParkedKeys: 5}", true),
+    (P, "replicas", "0", true),
+    (P, "suspend", "true", true),
+    (P, "deletionPolicy", "Retain", true),
+    (P, "workerUpdate", "Manual", true),
+    (
+        S,
+        "startOn",
+        "[{stream: {name: orders}, id: event.id}]",
+        false,
+    ),
+    (
+        S,
+        "steps",
+        "[{name: reserve, request: {subject: inventory.take}}]",
+        false,
+    ),
+    (
+        S,
+        "steps",
+        "[{name: reserve, request: {subject: inventory.reserve}, retry: {maxAttempts: 2}}]",
+        false,
+    ),
+    (
+        S,
+        "onCompleted",
+        "[{publish: {stream: {name: orders}, type: Done, entity: a}}]",
+        false,
+    ),
+    (
+        S,
+        "onCompensated",
+        "[{publish: {stream: {name: orders}, type: Undone, entity: a}}]",
+        false,
+    ),
+    (S, "timeout", "2h", false),
+    (S, "replies", "Relayed", false),
+    (
+        S,
+        "log",
+        "{streamName: mine, replicas: 3, maxBytes: 1Gi, placement: {tags: [a]}}",
+        true,
+    ),
+    (S, "onDelete", "Stop", true),
+    (S, "replicas", "3", true),
+    (S, "partitions", "8", true),
+    (S, "suspend", "true", true),
+    (S, "deletionPolicy", "Retain", true),
+    (S, "workerUpdate", "Manual", true),
+];
+
+#[test]
+fn what_is_policy_changes_no_revision_and_all_else_does() {
+    use tidemill_crds::manifest::Plan;
+    #[cfg(feature = "planted-bugs")]
+    assert_eq!(tidemill_testbed::planted::plant_as_told(), Ok(()));
+    let revision = |kind: ResourceKind, snippet: &str| match common::plan(kind, snippet) {
+        Plan::Projection(plan) => plan.revision,
+        Plan::Saga(plan) => plan.revision,
+        Plan::EventStream(_) => unreachable!("an EventStream has no revision"),
+    };
+    for (kind, field, value, is_policy) in CHANGED {
+        let changed = revision(*kind, &format!("{field}: {value}"));
+        let same = changed == revision(*kind, "");
+        assert_eq!(same, *is_policy, "{kind} {field}: {value}");
+    }
+    // Where the first start is, of a trigger too.
+    let trigger = |start: &str| {
+        let fields = format!("stream: {{name: orders}}, id: event.id{start}");
+        revision(S, &format!("startOn: [{{{fields}}}]"))
+    };
+    assert_eq!(trigger(""), trigger(", start: {from: Beginning}"));
+    // No field is left out, but those that aren't in this version as a whole.
+    let later = [
+        (P, "retry"),
+        (P, "natsRef"),
+        (S, "retention"),
+        (S, "natsRef"),
+    ];
+    for kind in [P, S] {
+        let crd = serde_json::to_value(kind.crd()).unwrap();
+        let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+        for field in crd.pointer(spec).unwrap().as_object().unwrap().keys() {
+            let known = CHANGED.iter().any(|row| row.0 == kind && row.1 == field);
+            let later = later.contains(&(kind, field.as_str()));
+            assert!(known || later, "{kind} {field}: is it policy?");
+        }
+    }
+}
+
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn each_planted_bug_of_the_compiler_is_caught() {
@@ -267,6 +391,10 @@ fn each_planted_bug_of_the_compiler_is_caught() {
         (Bug::NullAccepted, "projections"),
         (Bug::ConstantUnchecked, "projections"),
         (Bug::FailedStepUnguarded, "sagas"),
+        (
+            Bug::PolicyInRevision,
+            "what_is_policy_changes_no_revision_and_all_else_does",
+        ),
         (
             Bug::ConnectionHeaderSet,
             "headers_of_the_connection_are_refused_without_the_schema_too",

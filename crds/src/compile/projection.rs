@@ -11,6 +11,7 @@ use tidemill_core::definition::{
 use tidemill_core::expression::Expression;
 use tidemill_core::json;
 use tidemill_core::names::{Kind, ResourceId};
+use tidemill_core::planted::{Bug, planted};
 
 use super::constants::Gives;
 use super::expressions::{Names, expression, template, text_template};
@@ -163,7 +164,11 @@ pub fn projection(resource: &Projection) -> Report<ProjectionPlan> {
     }
     findings.report(ProjectionPlan {
         resource: id,
-        revision: definition.revision(),
+        revision: if planted(Bug::PolicyInRevision) {
+            Revision::of(&(&definition, &policy, &starts, replicas, suspend))
+        } else {
+            definition.revision()
+        },
         definition,
         policy,
         starts,

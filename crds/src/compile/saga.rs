@@ -220,7 +220,11 @@ pub fn saga(resource: &Saga) -> Report<SagaPlan> {
     };
     findings.report(SagaPlan {
         resource: id,
-        revision: definition.revision(),
+        revision: if planted(Bug::PolicyInRevision) {
+            Revision::of(&(&definition, &starts, replicas, suspend))
+        } else {
+            definition.revision()
+        },
         definition,
         starts,
         log,
