@@ -17,8 +17,8 @@ pub use parked_subject::ParkedSubject;
 pub use position::EventPosition;
 pub(crate) use position::{incarnation_token, place, split_place};
 pub use rows::{
-    DECISIONS_PREFIX, KEYLESS_TOKEN, KeySpace, LIVE_KEY, POINTER_KEYS, accepted_key, decision_key,
-    key_of_token, parse_decision_key, rebuild_key, source_key, token_of_key,
+    DECISIONS_PREFIX, KEYLESS_TOKEN, KeySpace, LIVE_KEY, POINTER_KEYS, WHOLE_TOKEN, accepted_key,
+    decision_key, key_of_token, parse_decision_key, rebuild_key, source_key, token_of_key,
 };
 pub use token::{TOKEN_SOURCE_BYTES_MAX, TokenError, decode_token, encode_token};
 

@@ -294,6 +294,14 @@ bugs! {
     OlderPointer,
     /// An event that waits is gone only when no copy of it is left.
     GoneWithItsCopy,
+    /// The rows that readers see are kept up to date while others are built.
+    OldRowsLeft,
+    /// What is left out because it has no key is left out when it has one, too.
+    KeylessSkipForgotten,
+    /// What is left out of the rows that readers see is left out of those that are being built.
+    SkipUnheard,
+    /// That the server is away parks nothing.
+    OutageParks,
 
     // Who owns what.
     /// Nothing is owned without a claim of this life.
@@ -302,6 +310,8 @@ bugs! {
     OthersTakenForDead,
     /// A claim is made once: it is no other's that stands in its own way.
     ClaimedAgain,
+    /// An owner that could not renew for long forgets what it holds.
+    NeverForgotten,
 
     // The saga worker, around its machine.
     /// A start is stored only where there is none.
@@ -337,6 +347,14 @@ bugs! {
     UnfitTarget,
     /// A definition is stored before an instance names it.
     DefinitionUnstored,
+    /// An instance goes on with the definition that it was started with.
+    RevisionForgotten,
+    /// An input is acted on when it has come back from the log, not before.
+    ActedOnUnstored,
+    /// Relayed: no participant is given a subject of the log.
+    RelayedDirectly,
+    /// Relayed: an answer keeps what it says of errors.
+    RelayedErrorLost,
 
     // The compiler of resources.
     /// An output that may not be there is read behind a guard.
@@ -378,6 +396,10 @@ impl Bug {
         Bug::KeylessPasses,
         Bug::OlderPointer,
         Bug::GoneWithItsCopy,
+        Bug::OldRowsLeft,
+        Bug::KeylessSkipForgotten,
+        Bug::SkipUnheard,
+        Bug::OutageParks,
     ];
 
     /// Those of who owns which partition.
@@ -385,6 +407,7 @@ impl Bug {
         Bug::OwnedWithoutClaim,
         Bug::OthersTakenForDead,
         Bug::ClaimedAgain,
+        Bug::NeverForgotten,
     ];
 
     /// Those of the saga worker, outside of the machine.
@@ -405,6 +428,11 @@ impl Bug {
         Bug::CaptureUnseen,
         Bug::UnfitTarget,
         Bug::DefinitionUnstored,
+        Bug::RevisionForgotten,
+        Bug::ActedOnUnstored,
+        Bug::RelayedDirectly,
+        Bug::RelayedErrorLost,
+        Bug::OutageParks,
     ];
 
     /// Those of the compiler of resources.

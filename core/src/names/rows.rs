@@ -8,7 +8,7 @@
 //! | `sources.<namespace>.<stream>` | the [`crate::projection::Lineage`] of a source |
 //! | `rebuilds.<revision>` | how often this revision was rebuilt, as a decimal number |
 //! | `rebuilds.<key space>.accepted` | a person accepted that these rows lack what the sources no longer hold |
-//! | `decisions.<namespace>.<stream>.<generation>.<sequence>.<row token>` | a [`crate::projection::parked::Decision`] |
+//! | `decisions.<namespace>.<stream>.<generation>.<sequence>.<row token>` | a [`crate::projection::parked::Decision`]; `=nokey`: about what it has no key for, `=whole`: about all its rows |
 //!
 //! A key space is the revision, followed by `-<n>` after its n-th rebuild; it is hexadecimal, so no other key begins like one.
 
@@ -27,6 +27,9 @@ pub const POINTER_KEYS: [&str; 3] = [LIVE_KEY, "rebuilds.>", "sources.>"];
 pub const DECISIONS_PREFIX: &str = "decisions";
 /// Token that stands for all events that have no key, or are no events; no key is encoded like this.
 pub const KEYLESS_TOKEN: &str = "=nokey";
+
+/// Stands in a decision for all rows of an event; no key is encoded like this.
+pub const WHOLE_TOKEN: &str = "=whole";
 
 /// A row's key as people write it where [`KEYLESS_TOKEN`] may stand too: a key that itself begins with `=` has one more.
 ///
@@ -133,7 +136,7 @@ pub fn accepted_key(space: &KeySpace) -> String {
     format!("rebuilds.{space}.accepted")
 }
 
-/// Key of the decision about an event and one row (or [`KEYLESS_TOKEN`]).
+/// Key of the decision about an event and one row (or [`KEYLESS_TOKEN`], or [`WHOLE_TOKEN`]).
 #[must_use]
 pub fn decision_key(stream: &StreamRef, position: Position, token: &str) -> String {
     let Position {

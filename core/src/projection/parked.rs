@@ -175,6 +175,10 @@ pub enum Redriven {
     Done,
     /// It has a key now, but that row has gone on without it: folding it would put it out of order. It can only be left out.
     RowIsAhead,
+    /// It has a key now, whose row this worker doesn't own.
+    RowElsewhere,
+    /// It has a key now that is parked itself: the token. Its turn comes after what waits there.
+    KeyWaits(Box<str>),
     /// It still can't be folded, and what follows it goes on waiting.
     Fails(FoldError),
 }

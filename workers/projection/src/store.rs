@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use tidemill_core::contract::{Contract, ProjectionWorkload};
 use tidemill_core::definition::{ProjectionDefinition, Revision, Start, StreamRef};
-use tidemill_core::names::{COUNTERS_BUCKET, REVISIONS_BUCKET, ResourceId};
+use tidemill_core::names::{COUNTERS_BUCKET, REVISIONS_BUCKET, ResourceId, WHOLE_TOKEN};
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::projection::{
     Checkpoint, DECISIONS_PREFIX, KeySpace, LIVE_KEY, Lineage, Position, Sources, accepted_key,
@@ -39,6 +39,17 @@ pub(crate) struct Versioned<T> {
 
 /// Events that a person decided to leave out: source, position, row token.
 pub(crate) type Decisions = HashSet<(usize, Position, Box<str>)>;
+
+/// Whether a person has left an event out of a row.
+pub(crate) fn is_left_out(
+    decisions: &Decisions,
+    source: usize,
+    position: Position,
+    token: &str,
+) -> bool {
+    let has = |token: &str| decisions.contains(&(source, position, token.into()));
+    !decisions.is_empty() && (has(token) || has(WHOLE_TOKEN))
+}
 
 impl Store {
     pub(crate) fn new(

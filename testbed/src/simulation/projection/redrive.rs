@@ -40,9 +40,7 @@ impl Session {
             });
             if left_out {
                 self.decide(world, token, &waiting);
-            } else if let Redriven::Fails(_) | Redriven::RowIsAhead =
-                self.try_again(world, token, &waiting)?
-            {
+            } else if self.try_again(world, token, &waiting)? != Redriven::Done {
                 fails.get_or_insert(waiting);
                 match keyless {
                     true => continue,
@@ -111,7 +109,7 @@ impl Session {
             .filter(|touch| keyless || &*touch.token == token)
         {
             if !self.owned.contains(&touch.partition) {
-                return Ok(Redriven::RowIsAhead);
+                return Ok(Redriven::RowElsewhere);
             }
             let folded = self.fold(world, entry.source, entry.position, &event, touch);
             // A row of its own that has gone on has this event already.

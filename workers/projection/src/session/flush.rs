@@ -5,7 +5,7 @@ use super::{Session, finished};
 use crate::error::SessionError;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemill_core::names::{PROJECTION_PARTITIONS, headers, partition};
+use tidemill_core::names::{PROJECTION_PARTITIONS, ParkedSubject, headers, partition};
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::projection::{KeySpace, Position, ROW_BYTES_MAX, Sources};
 use tidemill_nats::kv::{Guard, KvWrite};
@@ -189,6 +189,9 @@ impl Session {
             Err(Unstored::Row(place, source)) => {
                 let row = self.cache.at(place);
                 let key = row.map_or_else(String::new, |cached| cached.token.to_string());
+                if planted(Bug::OutageParks) && source.may_pass() {
+                    self.park_unavailable(&key);
+                }
                 return Err(SessionError::Row { key, source });
             }
             Err(Unstored::Parked(event, source)) => {
@@ -209,6 +212,19 @@ impl Session {
             self.write_next();
         }
         Ok(())
+    }
+
+    /// A planted bug: parks a row that nobody took.
+    fn park_unavailable(&self, token: &str) {
+        let subject = ParkedSubject::Row {
+            partition: partition(token, PROJECTION_PARTITIONS),
+            token: token.to_owned(),
+        };
+        let subject = subject.to_subject(self.store.resource(), self.store.nats.root());
+        let publisher = self.store.publisher.clone();
+        tokio::spawn(async move {
+            let _ = publisher.publish(Publish::new(subject, "")).await.await;
+        });
     }
 
     /// Stores everything that is folded.

@@ -5,6 +5,7 @@ use super::flush::ParkedEvent;
 use super::intake::{self, Batch, Incoming};
 use super::{Halted, Session};
 use crate::error::{SessionError, Stopped};
+use crate::store::is_left_out;
 use tidemill_core::names::{ParkedSubject, headers};
 use tidemill_core::parked::{Failure, Kept};
 use tidemill_core::projection::parked::{
@@ -132,10 +133,7 @@ impl Session {
 
     fn fold_touch(&mut self, event: &Incoming, touch: &Touch) -> Result<(), Halted> {
         let (source, position, token) = (event.source, event.position, &*touch.token);
-        let decided = !self.decisions.is_empty()
-            && self
-                .decisions
-                .contains(&(source, position, touch.token.clone()));
+        let decided = is_left_out(&self.decisions, source, position, token);
         let place = (!touch.is_keyless()).then(|| self.cache.locate(token));
         let row = place.and_then(|place| self.cache.at(place));
         let row = row.map_or_else(Position::default, |cached| {

@@ -10,7 +10,7 @@ use super::{Plan, Session};
 use crate::error::{SessionError, Stopped};
 use crate::meters::Meters;
 use crate::observed::Observer;
-use crate::store::Store;
+use crate::store::{Store, is_left_out};
 use futures::StreamExt;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -301,9 +301,7 @@ impl Session {
                     position: entry.position,
                     reason: entry.failure.map(|failure| failure.reason.into()),
                 };
-                let decided =
-                    self.decisions
-                        .contains(&(entry.source, entry.position, token.into()));
+                let decided = is_left_out(&self.decisions, entry.source, entry.position, token);
                 if decided || !self.parked.add(token, waiting) {
                     superfluous.push(message.sequence);
                 }

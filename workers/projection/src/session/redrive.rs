@@ -6,13 +6,15 @@ use super::{Halted, Session};
 use crate::error::SessionError;
 use std::collections::BTreeSet;
 use tidemill_core::control::{Accepted, ControlError};
-use tidemill_core::names::{KEYLESS_TOKEN, PROJECTION_PARTITIONS, decision_key, partition};
+use tidemill_core::names::{
+    KEYLESS_TOKEN, PROJECTION_PARTITIONS, WHOLE_TOKEN, decision_key, partition,
+};
 use tidemill_core::parked::Kept;
 use tidemill_core::planted::{Bug, planted};
 use tidemill_core::projection::parked::{
     Decision, DecisionKind, Entry, Redriven, Waiting, redriven,
 };
-use tidemill_core::projection::{Position, Positions, token_of_key};
+use tidemill_core::projection::{Position, Positions, Touch, token_of_key};
 use tidemill_core::timestamp::Timestamp;
 use tidemill_nats::{StoredMessage, header_map};
 use tokio::sync::oneshot;
@@ -138,7 +140,14 @@ impl Session {
                     }
                     (_, Ok(Named::LeftOut)) => outcome.already = Some("was left out already"),
                     (_, Ok(Named::Folded)) => outcome.already = Some("is in the row already"),
-                    (_, Err(error)) => return Ok(Some(Err(error))),
+                    (want, Err(error)) => {
+                        if want == Want::Skip && !planted(Bug::SkipUnheard) {
+                            // The rows that readers see may have been asked before these: what is left out there is left out here too,
+                            // when its turn comes.
+                            self.decisions = self.store.decisions(&self.sources).await?;
+                        }
+                        return Ok(Some(Err(error)));
+                    }
                 }
             }
         }
@@ -187,7 +196,11 @@ impl Session {
         for waiting in self.parked.waiting(token).to_vec() {
             // What is named is what waits first: nothing behind it stands at or before it.
             if skip.is_some_and(|skip| waiting.position <= skip.get(waiting.source)) {
-                self.decide(token, waiting.source, waiting.position, ask)
+                let event = match keyless {
+                    true => self.fetch(token, &waiting).await?,
+                    false => None,
+                };
+                self.decide(token, waiting.source, waiting.position, event.as_ref(), ask)
                     .await?;
                 self.leave(token, &waiting, done);
                 self.count(partition(token, PROJECTION_PARTITIONS), |tally| {
@@ -210,6 +223,12 @@ impl Session {
                 Redriven::RowIsAhead => {
                     ("RowIsAhead", "its row has gone on without it: it can only be left out, or everything be rebuilt".to_owned())
                 }
+                Redriven::RowElsewhere => {
+                    ("RowElsewhere", "its row is another worker's: let one worker run (`replicas: 1`) and redrive again, or leave it out".to_owned())
+                }
+                Redriven::KeyWaits(token) => {
+                    ("KeyWaits", format!("its key `{}` is parked itself: decide about that first", key_of(&token)))
+                }
                 Redriven::Fails(error) => (error.reason(), error.to_string()),
             };
             outcome.waiting.push((token.into(), reason, message));
@@ -225,12 +244,14 @@ impl Session {
         done.push(waiting.kept_at);
     }
 
-    /// Stores that an event is left out of a row, for this and every later revision.
+    /// Stores that an event is left out of a row, for this and every later revision. `event`: of what has no key, if it is still there.
+    /// One that no handler has a key for is left out of all rows, as it may get a key later.
     async fn decide(
         &mut self,
         token: &str,
         source: usize,
         position: Position,
+        event: Option<&Incoming>,
         ask: &Ask,
     ) -> Result<(), SessionError> {
         let Some(of) = self.sources.get(source) else {
@@ -243,11 +264,18 @@ impl Session {
             at: ask.at,
         };
         let json = serde_json::to_string(&decision).unwrap_or_default();
-        self.store
-            .rows
-            .put(&decision_key(&of.stream, position, token), json)
-            .await?;
-        self.decisions.insert((source, position, token.into()));
+        let stream = of.stream.clone();
+        let is_whole = token == KEYLESS_TOKEN
+            && !planted(Bug::KeylessSkipForgotten)
+            && event.is_some_and(|event| event.touches.iter().all(Touch::is_keyless));
+        for token in [WHOLE_TOKEN, token]
+            .into_iter()
+            .skip(usize::from(!is_whole))
+        {
+            let key = decision_key(&stream, position, token);
+            self.store.rows.put(&key, json.clone()).await?;
+            self.decisions.insert((source, position, token.into()));
+        }
         Ok(())
     }
 
@@ -333,7 +361,7 @@ impl Session {
             .iter()
             .any(|touch| !self.progress.owned().contains(touch.partition))
         {
-            return Ok(Redriven::RowIsAhead);
+            return Ok(Redriven::RowElsewhere);
         }
         if keyless && !planted(Bug::KeylessPasses) {
             // Rows that it has a key for have it already, or it waits for them: nothing of it may pass what waits there.
@@ -341,11 +369,11 @@ impl Session {
             if let Some(error) = still.and_then(|touch| touch.error()) {
                 return Ok(Redriven::Fails(error.clone()));
             }
-            if touches
+            let parked = touches
                 .iter()
-                .any(|touch| !self.parked.waiting(&touch.token).is_empty())
-            {
-                return Ok(Redriven::RowIsAhead);
+                .find(|touch| !self.parked.waiting(&touch.token).is_empty());
+            if let Some(touch) = parked {
+                return Ok(Redriven::KeyWaits(touch.token.clone()));
             }
         }
         let cold = touches
@@ -380,11 +408,13 @@ impl Session {
             return Ok(());
         };
         let skipped = skip.is_some_and(|skip| position <= skip.get(source));
+        let held = std::mem::take(&mut self.held);
         if skipped {
-            self.decide(&token, source, position, ask).await?;
+            // It stopped before the first that is held back.
+            self.decide(&token, source, position, held.front(), ask)
+                .await?;
             outcome.left_out += 1;
         }
-        let held = std::mem::take(&mut self.held);
         self.fold_all(held).await?;
         let halted = self.halted.as_ref();
         if halted.is_none_or(|halted| (halted.source, halted.position) != (source, position)) {

@@ -158,6 +158,41 @@ async fn a_worker_survives_its_server() {
     worker.stop().await;
 }
 
+/// Parking is for what a person has to decide about; a store that doesn't answer comes back by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_parks_nothing() {
+    let mut world = World::start().await;
+    let definition = orders();
+    let mut dice = Dice::new(4);
+    let worker = world.worker("a", &definition).await;
+    world.publish_all(order_events(&mut dice, 100, 50)).await;
+    world.expect_reference("before", &definition).await;
+    // The events are there, and nobody takes the rows.
+    let jetstream = world.nats.jetstream();
+    let bucket = jetstream.get_stream("KV_shop_order-status_rows").await;
+    let bucket = bucket.unwrap().cached_info().config.clone();
+    let mut deaf = bucket.clone();
+    deaf.subjects = vec!["$KV.shop_order-status_rows.nothing".to_owned()];
+    jetstream.update_stream(&deaf).await.unwrap();
+    world.publish_all(order_events(&mut dice, 100, 50)).await;
+    world.expect_not_ready(&worker).await;
+    world.server.kill9();
+    world.restart().await;
+    world.expect_not_ready(&worker).await;
+    let jetstream = world.nats.jetstream();
+    jetstream.update_stream(&bucket).await.unwrap();
+    world.expect_reference("after", &definition).await;
+    let parked = "shop_order-status_projection_parked";
+    let parked = world.nats.stream_state(parked).await.unwrap();
+    assert_eq!((parked.last, parked.messages), (0, 0));
+    world
+        .expect_counters("all of them, once", |counters| {
+            (counters.seen, counters.parked_keys) == (200, 0)
+        })
+        .await;
+    worker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_share_the_partitions_and_take_over() {
     let mut world = World::start().await;

@@ -81,6 +81,22 @@ const CAUGHT: &[(Bug, &str)] = &[
         Bug::GoneWithItsCopy,
         "redrive::an_event_whose_copy_is_gone_is_folded_from_the_other_one",
     ),
+    (
+        Bug::OldRowsLeft,
+        "revisions::readers_are_led_on_when_the_slowest_worker_has_caught_up",
+    ),
+    (
+        Bug::KeylessSkipForgotten,
+        "redrive::what_was_left_out_without_a_key_is_folded_by_no_later_revision",
+    ),
+    (
+        Bug::SkipUnheard,
+        "revisions::what_is_left_out_while_other_rows_are_built_is_left_out_of_them",
+    ),
+    (
+        Bug::OutageParks,
+        "folding::a_server_that_is_away_parks_nothing",
+    ),
 ];
 
 #[test]

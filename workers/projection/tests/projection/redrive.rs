@@ -5,12 +5,14 @@ use crate::support::*;
 use serde_json::json;
 use std::time::Duration;
 use tidemill_core::contract::{Capture, CaptureFormat};
+use tidemill_core::names::{OWNERS_BUCKET, PROJECTION_PARTITIONS, partition};
 use tidemill_core::projection::KEYLESS_TOKEN;
-use tidemill_nats::Publish;
 use tidemill_nats::provision::{Mark, Outcome, StreamPlan, ensure};
+use tidemill_nats::{KvBucket, Publish};
 use tidemill_testbed::eventually;
 use tidemill_testbed::wait::within;
 use tidemill_worker_runtime::control::{self, AskError};
+use tidemill_worker_runtime::ownership::rendezvous;
 
 /// An answer may be lost: whoever asks again must not leave out more than was meant.
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +136,8 @@ async fn trying_again_what_has_no_key_passes_nothing_that_waits_for_another_row(
     world.publish_all(events.to_vec()).await;
     // Of the first both rows, of the second one, of the third one and what has no key.
     expect_parked(&world, 5).await;
-    refused(world.ask("redrive", json!({"key": KEYLESS_TOKEN})).await);
+    let answer = world.ask("redrive", json!({"key": KEYLESS_TOKEN})).await;
+    assert_eq!(refused(answer), "NoSuchKey");
     for key in ["a", "x", KEYLESS_TOKEN] {
         skip(&world, key).await;
     }
@@ -243,5 +246,137 @@ async fn an_event_that_gets_its_key_too_late_is_not_folded_behind_its_row() {
         ("b", r#"{"last":5,"sum":5}"#),
     ]);
     world.expect_rows("in its place", &expected).await;
+    worker.stop().await;
+}
+
+/// What is left out stays out, also when it has a key by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_left_out_without_a_key_is_folded_by_no_later_revision() {
+    let mut world = World::start().await;
+    let first = definition(json!([
+        {"type": "N", "key": "event.data.id", "increment": {"sum": "=event.data.n"}},
+        {"type": "M", "increment": {"sum": "=event.data.n"}},
+        {"type": "M", "key": "event.data.id", "increment": {"others": "=event.data.n"}},
+    ]));
+    let events = [
+        event("N", "a", json!({"n": 1})),
+        // It has one row, and no key for another.
+        event("M", "a", json!({"n": 10})),
+        event("N", "a", json!({"id": "a", "n": 100})),
+    ];
+    world.publish_all(events.to_vec()).await;
+    let worker = world.worker("a", &first).await;
+    let expected = rows(&[("a", r#"{"sum":110}"#)]);
+    world.expect_rows("what has a key", &expected).await;
+    expect_parked(&world, 2).await;
+    skip(&world, KEYLESS_TOKEN).await;
+    assert_eq!(parked_messages(&world).await, 0);
+    worker.stop().await;
+
+    let second = definition(json!([
+        {"type": "N", "increment": {"sum": "=event.data.n"}},
+        {"type": "M", "increment": {"sum": "=event.data.n"}},
+    ]));
+    let worker = world.worker("a", &second).await;
+    world
+        .expect_status("built anew", |status| {
+            status["live"] == json!(second.revision())
+        })
+        .await;
+    assert_eq!(world.rows().await, expected);
+    world
+        .expect_counters("it is counted", |counters| counters.left_out == 1)
+        .await;
+    worker.stop().await;
+}
+
+/// An event that has a key now is told why it has to wait for its row.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_new_key_is_parked_or_anothers_is_not_said_to_be_too_late() {
+    let mut world = World::start().await;
+    let mark = Mark::event_stream("dev", "shop", "orders", "orders-1");
+    let subjects = ["shop.orders.>", "legacy.>"].map(str::to_owned);
+    let plan = StreamPlan::new("shop_orders", subjects.to_vec(), mark);
+    ensure(&world.nats, &plan).await.unwrap();
+    // The worker that has what has no key, and two keys: one of its own, one of the other worker's.
+    const PODS: [&str; 2] = ["a", "b"];
+    let of = |token: &str| rendezvous::owner(partition(token, PROJECTION_PARTITIONS), PODS);
+    let key_of = |own: bool| {
+        let mut keys = (0..).map(|number| format!("k{number}"));
+        keys.find(|key| (of(key) == of(KEYLESS_TOKEN)) == own)
+            .unwrap()
+    };
+    let (own, others) = (key_of(true), key_of(false));
+    let definition = numbers();
+    let worker = world.worker("a", &definition).await;
+    publish(&mut world, &[(&own, json!(null))]).await;
+    for key in [&own, &others] {
+        let body = json!({"key": key, "n": 1}).to_string();
+        let message = Publish::new("legacy.n", body);
+        world.publisher.publish(message).await.await.unwrap();
+    }
+    expect_parked(&world, 3).await;
+    worker.stop().await;
+    world.bindings[0].capture = vec![Capture {
+        subjects: vec!["legacy.>".to_owned()],
+        format: CaptureFormat::Json,
+        event_type: Some("'N'".to_owned()),
+        entity: Some("message.data.key".to_owned()),
+        time: None,
+    }];
+    let workers = [
+        world.worker("a", &definition).await,
+        world.worker("b", &definition).await,
+    ];
+    // A worker that still owned all of them would fold what it has no key for.
+    let owners = KvBucket::new(&world.publisher, OWNERS_BUCKET);
+    eventually("each has its own", CAP, async || {
+        for token in [KEYLESS_TOKEN, &own, &others] {
+            let claim = resource().claim_key(partition(token, PROJECTION_PARTITIONS));
+            let claim = owners
+                .get(&claim)
+                .await
+                .map_err(|error| error.to_string())?;
+            let value = claim.map(|claim| claim.value).unwrap_or_default();
+            let value = String::from_utf8_lossy(&value).into_owned();
+            let wanted = json!({"pod": of(token)}).to_string();
+            if !value.starts_with(wanted.trim_end_matches('}')) {
+                return Err(value);
+            }
+        }
+        Ok(())
+    })
+    .await;
+    let key = json!({"key": KEYLESS_TOKEN});
+    let soon = Duration::from_secs(1);
+    let redriven = async |what: &str, reason: &str| {
+        eventually(what, CAP, async || {
+            match control::ask(&world.nats, &resource(), "redrive", &key, soon).await {
+                Err(AskError::Refused { reason: said, .. }) if said == reason => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    };
+    redriven("its key is parked", "KeyWaits").await;
+    skip(&world, &own).await;
+    // The first of them is folded by then.
+    redriven("another has its row", "RowElsewhere").await;
+    let [a, b] = workers;
+    a.stop().await;
+    b.stop().await;
+    let worker = world.worker("a", &definition).await;
+    eventually(
+        "folded by the only worker",
+        CAP,
+        async || match control::ask(&world.nats, &resource(), "redrive", &key, soon).await {
+            Ok(answer) => Ok(answer),
+            other => Err(format!("{other:?}")),
+        },
+    )
+    .await;
+    let row = r#"{"last":1,"sum":1}"#;
+    let expected = rows(&[(&own, row), (&others, row)]);
+    world.expect_rows("both", &expected).await;
     worker.stop().await;
 }

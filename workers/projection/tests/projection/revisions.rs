@@ -458,3 +458,41 @@ async fn readers_are_led_on_when_the_slowest_worker_has_caught_up() {
     a.stop().await;
     b.stop().await;
 }
+
+/// A decision holds for rows that are still on their way to the event, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_out_while_other_rows_are_built_is_left_out_of_them() {
+    let mut world = World::start().await;
+    world.policy.on_error = OnError::Stop;
+    let sum = |column: &str| {
+        let value = format!("=event.data.{column}");
+        definition(json!([{"type": "N", "increment": {"sum": value}}]))
+    };
+    let (first, second) = (sum("n"), sum("m"));
+    let events = [
+        // The second definition can't fold this, and stands before it.
+        event("N", "j", json!({"n": 1})),
+        // Nor the first this.
+        event("N", "k", json!({"m": 5})),
+        event("N", "k", json!({"n": 2, "m": 3})),
+    ];
+    world.publish_all(events.to_vec()).await;
+    let worker = world.worker("a", &first).await;
+    world.expect_stopped("FoldError").await;
+    worker.stop().await;
+    let worker = world.worker("a", &second).await;
+    for key in ["k", "j"] {
+        world
+            .expect_status("it stands still", |status| {
+                status["building"] == json!(second.revision()) && status["stoppedKey"] == key
+            })
+            .await;
+        skip(&world, key).await;
+    }
+    world
+        .expect_status("built", |status| status["live"] == json!(second.revision()))
+        .await;
+    let expected = crate::numbers::rows(&[("k", r#"{"sum":3}"#)]);
+    world.expect_rows("without the first of k", &expected).await;
+    worker.stop().await;
+}
