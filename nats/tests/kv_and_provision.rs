@@ -236,6 +236,65 @@ async fn buckets_keep_headers_guards_and_markers() {
     );
 }
 
+/// Whoever may publish could otherwise take away what others have published, now or later.
+#[tokio::test]
+async fn no_header_takes_anything_out_of_logs_parked_events_and_events() {
+    let server = NatsServer::start().await.unwrap();
+    let nats = connect(&server).await;
+    let saga = ResourceId::new(Kind::Saga, "shop", "orders");
+    let projection = ResourceId::new(Kind::Projection, "shop", "orders");
+    let mark = |resource| Mark::of("dev", resource, "abc");
+    let of_events = Mark::event_stream("dev", "shop", "orders", "abc");
+    let publisher = Publisher::new(&nats, 2);
+    for (plan, subject) in [
+        (
+            StreamPlan::saga_log(&saga, "_tm", mark(&saga)),
+            "_tm.log.shop.orders.0.a.s",
+        ),
+        (
+            StreamPlan::parked(&saga, "_tm", mark(&saga)),
+            "_tm.parked.shop.saga.orders.0.a",
+        ),
+        (
+            StreamPlan::parked(&projection, "_tm", mark(&projection)),
+            "_tm.parked.shop.projection.orders.0.a",
+        ),
+        (
+            StreamPlan::new("shop_orders", vec!["shop.orders.>".to_owned()], of_events),
+            "shop.orders.a.Placed",
+        ),
+    ] {
+        ensure(&nats, &plan).await.unwrap();
+        let send = async |headers: &[(&str, &str)]| {
+            let mut message = Publish::new(subject, "1");
+            for (name, value) in headers {
+                message.headers.insert(*name, *value);
+            }
+            publisher.publish(message).await.await
+        };
+        send(&[]).await.unwrap();
+        for headers in [
+            &[("Nats-Rollup", "all")][..],
+            &[("Nats-Rollup", "sub")],
+            &[("Nats-TTL", "1s")],
+            &[("Nats-TTL", "never")],
+            &[("Nats-Incr", "+1")],
+            &[
+                ("Nats-Schedule", "@every 1s"),
+                ("Nats-Schedule-Target", "shop.orders.b.Placed"),
+            ],
+        ] {
+            let sent = send(headers).await;
+            assert!(
+                matches!(sent, Err(PublishError::Refused { .. })),
+                "{subject} {headers:?}: {sent:?}"
+            );
+        }
+        let state = nats.stream_state(&plan.name).await.unwrap();
+        assert_eq!((state.first, state.last), (1, 1), "{subject}");
+    }
+}
+
 #[tokio::test]
 async fn publishes_tell_what_became_of_them() {
     let server = NatsServer::start().await.unwrap();

@@ -6,6 +6,7 @@
 mod saga_control;
 mod saga_faults;
 mod saga_participants;
+mod saga_relayed;
 mod saga_revisions;
 mod saga_silence;
 mod saga_store_reset;
@@ -78,6 +79,26 @@ const CAUGHT: &[(Bug, &str)] = &[
     (
         Bug::DefinitionUnstored,
         "saga_revisions::instances_keep_the_definition_they_were_started_with",
+    ),
+    (
+        Bug::RevisionForgotten,
+        "saga_revisions::instances_keep_the_definition_they_were_started_with",
+    ),
+    (
+        Bug::ActedOnUnstored,
+        "saga_control::what_the_log_did_not_take_is_given_to_it_again",
+    ),
+    (
+        Bug::RelayedDirectly,
+        "saga_relayed::relayed_answers_survive_their_worker_and_their_server",
+    ),
+    (
+        Bug::RelayedErrorLost,
+        "saga_relayed::relayed_answers_survive_their_worker_and_their_server",
+    ),
+    (
+        Bug::OutageParks,
+        "saga_control::what_the_log_did_not_take_is_given_to_it_again",
     ),
 ];
 

@@ -533,6 +533,11 @@ async fn what_the_log_did_not_take_is_given_to_it_again() {
         },
     )
     .await;
+    // Nothing follows from what isn't stored.
+    participants.ledger(|ledger| {
+        let early = ledger.asked.keys().find(|command| command.contains("/o-"));
+        assert_eq!(early, None, "acted on before it was in the log");
+    });
     jetstream.update_stream(&log).await.expect("the whole log");
     let cancels = "_tm.log.shop.fulfilment.*.*.c";
     eventually("the cancel in the log", CAP, || async {

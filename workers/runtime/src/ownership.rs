@@ -34,8 +34,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use view::{BEAT_MS, DEAD_MS, Take, View};
 
-/// An owner that could not renew for this long forgets what it holds.
-const RENEW_MAX: Duration = Duration::from_secs(60);
+/// An owner that could not renew for this long forgets what it holds. Others count on it: after as long nobody who was the owner before
+/// still is, in its own eyes.
+pub const RENEW_MAX: Duration = Duration::from_secs(60);
 /// Heartbeats leave the bucket by themselves: pods' names are used once.
 const BEAT_TTL: &str = "10m";
 /// Longest wait for the good-bye to be stored.
@@ -107,6 +108,16 @@ impl Drop for Ownership {
 impl Ownership {
     /// Starts taking part in the work of `partitions` partitions.
     pub fn start(context: &WorkerContext, publisher: &Publisher, partitions: u16) -> Self {
+        Self::start_with(context, publisher, partitions, RENEW_MAX)
+    }
+
+    /// As [`Ownership::start`], with another time after which what could not be renewed is forgotten.
+    pub fn start_with(
+        context: &WorkerContext,
+        publisher: &Publisher,
+        partitions: u16,
+        renew_max: Duration,
+    ) -> Self {
         let (sender, owned) = watch::channel(Owned::new());
         let release = CancellationToken::new();
         let resource = context.contract.resource.clone();
@@ -120,6 +131,7 @@ impl Ownership {
             token,
             run: run.rsplit('.').next().unwrap_or_default().to_owned(),
             partitions,
+            renew_max,
             owned: sender,
             first: First::default(),
             beat_revision: 0,
@@ -175,8 +187,8 @@ struct Value {
 enum End {
     #[error(transparent)]
     Bucket(#[from] KvError),
-    #[error("the heartbeat could not be renewed for {RENEW_MAX:?}")]
-    NotRenewed,
+    #[error("the heartbeat could not be renewed for {0:?}")]
+    NotRenewed(Duration),
     #[error("another worker runs as pod {0}: give every worker a name of its own")]
     SameName(String),
 }
@@ -191,6 +203,7 @@ struct Member {
     run: String,
     beat_key: String,
     partitions: u16,
+    renew_max: Duration,
     owned: watch::Sender<Owned>,
     first: First,
     beat_revision: u64,
@@ -262,7 +275,7 @@ impl Member {
             self.context.health.not_ready("ownership", end.to_string());
             tracing::warn!(reason = %end, "giving up all partitions and beginning anew");
             self.stand_by = matches!(end, End::SameName(_));
-            if started.elapsed() > RENEW_MAX {
+            if started.elapsed() > self.renew_max {
                 backoff.reset();
             }
             tokio::select! {
@@ -322,8 +335,8 @@ impl Member {
                     self.apply(&mut view, &mut batch, at());
                 }
                 _ = tick.tick() => {
-                    if renewed.elapsed() > RENEW_MAX {
-                        return Err(End::NotRenewed);
+                    if renewed.elapsed() > self.renew_max && !planted(Bug::NeverForgotten) {
+                        return Err(End::NotRenewed(self.renew_max));
                     }
                     if renewing.is_none() {
                         self.beats.sent();

@@ -19,7 +19,7 @@ use tidemill_testbed::{NatsServer, eventually};
 use tidemill_worker_runtime::control::{self, Answers, AskError};
 use tidemill_worker_runtime::counters::Counters;
 use tidemill_worker_runtime::ownership::view::{BEAT_MS, DEAD_MS};
-use tidemill_worker_runtime::ownership::{Owned, Ownership, rendezvous};
+use tidemill_worker_runtime::ownership::{Owned, Ownership, RENEW_MAX, rendezvous};
 use tidemill_worker_runtime::{Health, Metrics, WorkerContext};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -180,6 +180,37 @@ async fn a_server_that_is_away_costs_nobody_a_partition() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_could_not_renew_for_long_forgets_what_it_holds() {
+    let mut server = server().await;
+    let context = context(&server, "a").await;
+    let publisher = Publisher::new(&context.nats, publish::IN_FLIGHT);
+    let renew_max = Duration::from_millis(3 * BEAT_MS);
+    let pod = Ownership::start_with(&context, &publisher, PARTITIONS, renew_max);
+    let owned = pod.owned();
+    let before = settled("alone", &[("a", &owned)]).await;
+    server.kill9();
+    // Though nobody can have taken anything from it: what was read is to be read anew.
+    eventually("it forgets", CAP, async || match owned.borrow().len() {
+        0 => Ok(()),
+        still => Err(still),
+    })
+    .await;
+    assert!(!context.health.report().ready);
+    server.restart().await.unwrap();
+    let after = settled("alone again", &[("a", &owned)]).await;
+    let is_newer = |(partition, epoch): (&u16, &u64)| before[0][partition] < *epoch;
+    assert!(after[0].iter().all(is_newer), "{before:?} {after:?}");
+}
+
+/// Workers count on each other's time, and people on what is written.
+#[test]
+fn owners_forget_when_the_guide_says() {
+    let guide = include_str!("../../../docs/guide/operations.md");
+    let said = format!("could not renew for {} s forgets", RENEW_MAX.as_secs());
+    assert!(guide.contains(&said), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_pod_takes_over_from_its_earlier_self_at_once() {
     let server = server().await;
     let earlier = pod(&server, "a").await;
@@ -287,6 +318,10 @@ fn each_planted_bug_of_who_owns_what_is_caught() {
         (
             Bug::ClaimedAgain,
             "only_the_first_owner_of_all_is_the_first",
+        ),
+        (
+            Bug::NeverForgotten,
+            "an_owner_that_could_not_renew_for_long_forgets_what_it_holds",
         ),
     ];
     each_is_caught(&caught, Bug::OF_OWNERSHIP).unwrap();

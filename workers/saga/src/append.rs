@@ -114,6 +114,9 @@ impl Engine {
                     if planted(Bug::AppendGivenUp) {
                         return Appended::Abandoned;
                     }
+                    if planted(Bug::OutageParks) {
+                        return Appended::Refused(without_subject(error));
+                    }
                     PAUSE
                 }
                 PublishError::Refused {

@@ -26,8 +26,6 @@ const AWAITS_MAX: usize = 128;
 const AWAIT_MAX: Duration = Duration::from_secs(600);
 /// Pause before an instance whose start isn't folded yet is asked for again.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Instances running in this worker beyond which none are started by request; streams stop earlier.
-const RUNNING_MAX: u64 = 2 * crate::trigger::RUNNING_MAX;
 
 /// The verbs and who answers them. What concerns one instance, its partition's owner does.
 pub(crate) const VERBS: [(&str, Answers); 7] = [
@@ -242,8 +240,10 @@ async fn start_instance(
     request: StartRequest,
     asked: &Request,
 ) -> Result<StartReply, ControlError> {
-    if engine.tally.running() >= RUNNING_MAX {
-        let why = format!("{RUNNING_MAX} instances are running in this worker: ask again later");
+    // Streams stop earlier: their events wait for nobody.
+    let running_max = engine.options.running_max.saturating_mul(2);
+    if engine.tally.running() >= running_max {
+        let why = format!("{running_max} instances are running in this worker: ask again later");
         return Err(ControlError::new("Unavailable", why));
     }
     // As long as an event's, since outcomes carry them on.

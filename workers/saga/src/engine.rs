@@ -1,5 +1,6 @@
 //! What all parts of a saga worker share.
 
+use crate::options::Options;
 use crate::outbox::Targets;
 use crate::participants::Subjects;
 use crate::relay::Relay;
@@ -32,6 +33,7 @@ const DERIVED_IN_FLIGHT_MAX: usize = 1024;
 pub(crate) struct Engine {
     pub(crate) resource: ResourceId,
     pub(crate) workload: SagaWorkload,
+    pub(crate) options: Options,
     pub(crate) streams: Vec<StreamBinding>,
     pub(crate) root: String,
     /// `_tm.log.<ns>.<saga>`
@@ -73,6 +75,7 @@ impl Engine {
     pub(crate) fn new(
         context: &WorkerContext,
         workload: SagaWorkload,
+        options: Options,
         shutdown: CancellationToken,
     ) -> Result<Self, crate::RunError> {
         let (contract, nats) = (&context.contract, &context.nats);
@@ -105,6 +108,7 @@ impl Engine {
             shutdown,
             resource,
             workload,
+            options,
             root,
         })
     }

@@ -13,6 +13,7 @@ mod frontier;
 mod http;
 mod live;
 mod metrics;
+mod options;
 mod outbox;
 mod parking;
 mod participants;
@@ -28,6 +29,7 @@ mod trigger;
 mod trouble;
 
 use engine::Engine;
+pub use options::Options;
 use partitions::{Groups, Partitions};
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,12 +82,20 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`], for what no waiting will mend.
 pub async fn run(context: WorkerContext) -> Result<(), RunError> {
+    run_with(context, Options::default()).await
+}
+
+/// As [`run`], with options.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(context: WorkerContext, options: Options) -> Result<(), RunError> {
     let Workload::Saga(workload) = context.contract.workload.clone() else {
         return Err(RunError::NotASaga(context.contract.resource.clone()));
     };
     // Effects and writers outlive the reading of logs, so that what was begun can be finished.
     let finish = CancellationToken::new();
-    let engine = Arc::new(Engine::new(&context, workload, finish.clone())?);
+    let engine = Arc::new(Engine::new(&context, workload, options, finish.clone())?);
     let partitions = Arc::new(Partitions::default());
     let triggers = Arc::new(starts::Triggers::new(&engine)?);
     context.health.not_ready(SAGA, "starting");

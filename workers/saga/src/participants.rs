@@ -12,9 +12,7 @@ use tidemill_core::names::LogSubject;
 use tidemill_core::planted::{Bug, planted};
 use tidemill_nats::{ApiError, Subscription};
 
-/// How often request subjects are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// The same while a stream is on one, as that holds up work.
+/// How often request subjects are looked at while a stream is on one, as that holds up work.
 const CAPTURED_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause before a subject that could not be looked at is looked at again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -121,12 +119,12 @@ impl Engine {
     }
 }
 
-/// Looks again every minute: somebody may make a stream at any time.
+/// Looks again and again: somebody may make a stream at any time.
 pub(crate) async fn look_for_captured(engine: Arc<Engine>) {
     while !engine.shutdown.is_cancelled() {
         let interval = match engine.subjects.first_captured() {
             Some(_) => CAPTURED_LOOK_INTERVAL,
-            None => LOOK_INTERVAL,
+            None => engine.options.look_interval,
         };
         tokio::select! {
             () = tokio::time::sleep(interval) => {}

@@ -78,6 +78,9 @@ impl Revisions {
 
     /// A definition that was used before.
     pub(crate) fn known(&self, revision: &Revision) -> Option<Arc<CompiledSaga>> {
+        if planted(Bug::RevisionForgotten) {
+            return Some(Arc::clone(&self.current));
+        }
         self.known
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

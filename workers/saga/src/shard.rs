@@ -22,7 +22,7 @@ use tidemill_core::planted::{Bug, planted};
 use tidemill_core::saga::{Effect, Input, Instance, Note, Started, decode_input};
 use tidemill_core::status::{InstanceState, InstanceSummary};
 use tidemill_nats::{HeaderMap, ReadError, ReadFrom, Reader, StoredMessage, StreamState};
-use tidemill_worker_runtime::ownership::Owned;
+use tidemill_worker_runtime::ownership::{Owned, RENEW_MAX};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +35,8 @@ pub(crate) const LOG: &str = "log";
 const DEFINITIONS: &str = "definitions";
 /// Messages folded before timers and requests are looked at again.
 const BATCH_MAX: usize = 512;
-/// How long a stalled owner may hold what it read; older owners have forgotten everything (design: 60 s).
-const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// How long a stalled owner may hold what it read; older owners have forgotten everything.
+const FORGET_AFTER: Duration = RENEW_MAX;
 /// Requests waiting for a shard.
 pub(crate) const ASKED_MAX: usize = 1024;
 /// Requests answered between two batches.
@@ -565,12 +565,24 @@ impl Shard {
     }
 }
 
+impl Engine {
+    /// A planted bug: acts on a start that isn't in the log.
+    pub(crate) async fn act_unstored(self: &Arc<Self>, id: &str, started: Started) {
+        let (saga, at) = (Arc::clone(&self.revisions.current), started.input.stored_at);
+        let (instance, effects) = Instance::start(&saga, id, started, at);
+        let of = of(&Live::new(instance, saga, 0, 0), None);
+        for effect in effects {
+            self.execute(of.clone(), effect).await;
+        }
+    }
+}
+
 fn of(live: &Live, sole: Option<Claim>) -> Of {
     Of {
         instance: live.instance.id.clone(),
         started_at: live.instance.started_at,
         sole,
-        relayed: live.saga.definition.replies == Replies::Relayed,
+        relayed: live.saga.definition.replies == Replies::Relayed && !planted(Bug::RelayedDirectly),
     }
 }
 

@@ -29,8 +29,6 @@ use tokio_util::sync::CancellationToken;
 const BATCH_MAX: usize = 256;
 /// Starts on their way to the log; reading waits beyond.
 const STARTING_MAX: usize = 1024;
-/// Instances running in this worker beyond which none are started from streams: memory and participants have limits.
-pub(crate) const RUNNING_MAX: u64 = 20_000;
 /// Pause while too many are running, or after an error.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often partitions without events get the position of those with: after a restart reading begins at the smallest.
@@ -176,14 +174,15 @@ impl TriggerReader {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut starting = 0_usize;
         let mut crowded = false;
+        let running_max = self.engine.options.running_max;
         let mut advance = tokio::time::interval(ADVANCE_INTERVAL);
         advance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = loop {
             let busy = starting >= STARTING_MAX;
             let was_crowded =
-                std::mem::replace(&mut crowded, self.engine.tally.running() >= RUNNING_MAX);
+                std::mem::replace(&mut crowded, self.engine.tally.running() >= running_max);
             if crowded && !was_crowded {
-                tracing::info!(stream = %self.key, running_max = RUNNING_MAX, "as many instances are running as may: events wait");
+                tracing::info!(stream = %self.key, running_max, "as many instances are running as may: events wait");
             }
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
@@ -387,6 +386,9 @@ impl Session<'_> {
         };
         let tracker = engine.work.clone();
         tracker.spawn(async move {
+            if planted(Bug::ActedOnUnstored) {
+                engine.act_unstored(&id, started.clone()).await;
+            }
             let mut appended = engine
                 .append(&id, LogKind::Started, started.to_json())
                 .await;
