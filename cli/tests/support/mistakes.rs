@@ -44,7 +44,11 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "metadata: {name: book}",
-        "metadata: {name: book, labels: {my team: a, team: two words}}",
+        "metadata: {name: book, labels: {my team: a}}",
+    ),
+    (
+        "metadata: {name: book}",
+        "metadata: {name: book, labels: {team: two words}}",
     ),
     (
         "from: [{stream: {name: bookings}}]",
