@@ -362,9 +362,8 @@ impl Member {
             self.own(view.owned());
             self.beats.confirm();
             taken.retain(|partition, stored| {
-                stored.is_none_or(|revision| {
-                    view.epoch(*partition) < revision && !planted(Bug::ClaimedAgain)
-                })
+                !planted(Bug::ClaimedAgain)
+                    && stored.is_none_or(|revision| view.epoch(*partition) < revision)
             });
             for Take {
                 partition,
