@@ -32,6 +32,12 @@ impl Progress {
         }
     }
 
+    /// Notes that a partition passed what it seemed to lack: nothing of the stream is there.
+    pub fn pass(&mut self, what: &NotYet) {
+        let partitions = self.sources.entry(what.stream.clone()).or_default();
+        partitions.insert(what.partition, what.old);
+    }
+
     fn at(&self, stream: &StreamRef, partition: u16) -> Option<Position> {
         self.sources.get(stream)?.get(&partition).copied()
     }

@@ -12,9 +12,12 @@ use crate::error::{SessionError, Stopped};
 use crate::store::Store;
 use tidemill_core::contract::ProjectionWorkload;
 use tidemill_core::definition::StreamRef;
-use tidemill_core::names::PROJECTION_PARTITIONS;
+use tidemill_core::names::{PROJECTION_PARTITIONS, headers};
 use tidemill_core::planted::{Bug, planted};
-use tidemill_core::projection::{KeySpace, Source, Sources};
+use tidemill_core::projection::{KeySpace, Positions, Source, Sources};
+
+/// Rows read at a time.
+const ROWS_BATCH: usize = 512;
 use tidemill_nats::{ReadFrom, Reader};
 
 /// What rows lack of a source, and what they hold of it that it lost later, both in sequences.
@@ -154,4 +157,48 @@ pub(super) async fn found_in(
         found
     };
     Ok(sources.iter().enumerate().map(most).collect())
+}
+
+/// Per source, the sequence up to which anything of a key space is known to have been folded: by its checkpoints, of all workers, and by
+/// its rows, which may be ahead of them. All rows are read: only for a source that turns out to have lost something. Rows at or behind
+/// `firsts`, the first sequences that the sources still hold, tell nothing: who made them had met what is gone, or not.
+pub(super) async fn folded(
+    store: &Store,
+    space: &KeySpace,
+    sources: &Sources,
+    firsts: &[u64],
+) -> Result<Vec<u64>, SessionError> {
+    let mut folded = vec![0; sources.len()];
+    let all = store.checkpoints(space, sources, 0..PROJECTION_PARTITIONS);
+    for (_, _, checkpoint) in all.await? {
+        for (index, (folded, source)) in folded.iter_mut().zip(sources.iter()).enumerate() {
+            *folded = checkpoint.resume_after(index, &source.lineage).max(*folded);
+        }
+    }
+    let mut note = |positions: &Positions| {
+        let known = folded.iter_mut().zip(sources.iter()).zip(firsts);
+        for (index, ((folded, source), first)) in known.enumerate() {
+            let row = source.lineage.resume_after(positions.get(index));
+            if row < *first {
+                *folded = row.max(*folded);
+            }
+        }
+    };
+    let filter = vec![store.rows.subject(&space.all_keys())];
+    let stream = store.rows.stream();
+    let mut reader = Reader::open_to_end(&store.nats, stream, filter, ReadFrom::First).await?;
+    let mut rows = Vec::new();
+    while reader.next_batch(ROWS_BATCH, &mut rows).await? > 0 {
+        for row in rows.drain(..) {
+            let header = row
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get(headers::POSITION));
+            // What isn't ours tells nothing.
+            if let Some(positions) = header.and_then(|text| sources.read(text.as_str()).ok()) {
+                note(&positions);
+            }
+        }
+    }
+    Ok(folded)
 }

@@ -5,7 +5,7 @@ use crate::error::SessionError;
 use std::collections::BTreeMap;
 use tidemill_core::definition::StreamRef;
 use tidemill_core::names::PROJECTION_PARTITIONS;
-use tidemill_core::projection::{KeySpace, Position, Progress, Sources, may_switch};
+use tidemill_core::projection::{KeySpace, NotYet, Position, Progress, Sources, may_switch};
 
 /// Where readers are led when a session begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,14 +113,17 @@ impl Session {
         {
             new_progress.add(partition, &checkpoint, &self.sources);
         }
-        if let Err(behind) = may_switch(
+        while let Err(behind) = may_switch(
             &old_progress,
             &new_progress,
             &self.lead.heads,
             PROJECTION_PARTITIONS,
         ) {
-            tracing::debug!(%behind, "readers stay where they are");
-            return Ok(false);
+            if !self.is_all_there_was(&behind).await? {
+                tracing::debug!(%behind, "readers stay where they are");
+                return Ok(false);
+            }
+            new_progress.pass(&behind);
         }
         // A limit or a purge may have overtaken the reading of any worker.
         let found = history::found_in(&self.store, &self.space, &self.sources).await?;
@@ -130,5 +133,20 @@ impl Session {
         }
         tracing::info!(from = %old, to = %self.space, "readers are led to new rows");
         Ok(true)
+    }
+
+    /// Whether the stream holds nothing between where the new rows are and where the old ones are: its end is gone, and whoever waits
+    /// for it would wait for ever.
+    async fn is_all_there_was(&self, behind: &NotYet) -> Result<bool, SessionError> {
+        let Some(binding) = self.store.contract.binding(&behind.stream) else {
+            return Ok(false);
+        };
+        if behind.new.generation > behind.old.generation {
+            return Ok(false);
+        }
+        let from = behind.new.sequence + 1;
+        let next = self.store.nats.next_for_subject(&binding.name, ">", from);
+        let next = next.await?;
+        Ok(next.is_none_or(|next| next.sequence > behind.old.sequence))
     }
 }

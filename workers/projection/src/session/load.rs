@@ -77,8 +77,6 @@ pub(super) async fn load(
         verify(&store, source, state, &progress.checkpointed(index)).await?;
         after.push(resume_after(&progress, index, source, *start));
     }
-    progress.count_gone_behind(&sources, matches!(plan.live, Live::At { .. }));
-
     let decisions = store.decisions(&sources).await?;
     let complete = store.is_empty(&plan.space).await?;
     let mut preparations = Vec::new();
@@ -108,6 +106,20 @@ pub(super) async fn load(
         preparations.push(preparation);
         intake.push(batches);
         readers.push(handle);
+    }
+    // Rows that are being built are counted by the partition.
+    let is_building = matches!(plan.live, Live::At { .. });
+    if !is_building
+        && found
+            .iter()
+            .enumerate()
+            .any(|(index, found)| found.gone > progress.gone(index))
+    {
+        let firsts: Vec<u64> = states.iter().map(|state| state.first).collect();
+        let folded = history::folded(&store, &plan.space, &sources, &firsts).await?;
+        progress.count_gone_behind(&sources, &folded);
+    } else {
+        progress.count_gone_behind(&sources, &[]);
     }
     history::refuse_lost(&store, &plan.live, &sources, &found).await?;
     let heads: Vec<u64> = states.iter().map(|state| state.last).collect();

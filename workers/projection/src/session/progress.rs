@@ -141,25 +141,15 @@ impl Progress {
             .unwrap_or(0)
     }
 
-    /// Says what counts as gone. A partition without events is checkpointed now and then only: where all that is behind the furthest
-    /// was folded (`strict` = false), what went meanwhile isn't missing; rows that are being built are counted by the partition.
-    pub(crate) fn count_gone_behind(&mut self, sources: &Sources, strict: bool) {
+    /// Says what counts as gone: what is behind both the partition's checkpoint and `folded`, per source the sequence up to which anything
+    /// of these rows is known to have been folded. A partition without events is checkpointed now and then only, and none is right
+    /// before a crash. For rows that are being built it is 0: they are counted by the partition.
+    pub(crate) fn count_gone_behind(&mut self, sources: &Sources, folded: &[u64]) {
         for (index, source) in sources.iter().enumerate() {
-            let resumed: Vec<u64> = self
-                .begun
-                .iter()
-                .map(|checkpoint| checkpoint.resume_after(index, &source.lineage))
-                .collect();
-            let furthest = self
-                .owned
-                .iter()
-                .filter_map(|partition| resumed.get(usize::from(partition)).copied())
-                .max()
-                .filter(|_| !strict)
-                .unwrap_or(0);
-            for (behind, resumed) in self.gone_behind.iter_mut().zip(resumed) {
+            let folded = folded.get(index).copied().unwrap_or(0);
+            for (behind, begun) in self.gone_behind.iter_mut().zip(&self.begun) {
                 if let Some(behind) = behind.get_mut(index) {
-                    *behind = resumed.max(furthest);
+                    *behind = begun.resume_after(index, &source.lineage).max(folded);
                 }
             }
         }
@@ -383,14 +373,14 @@ mod tests {
     #[test]
     fn what_is_gone_counts_once() {
         let sources = sources();
-        for (strict, expected) in [(true, [26, 16]), (false, [16, 16])] {
+        for (folded, expected) in [(0, [26, 16]), (20, [16, 16]), (30, [6, 6])] {
             let owned: Partitions = [3, 5].into_iter().collect();
             let mut progress = Progress::new(
                 owned,
                 &sources,
                 vec![(3, 1, checkpoint(10, 4)), (5, 2, checkpoint(20, 6))],
             );
-            progress.count_gone_behind(&sources, strict);
+            progress.count_gone_behind(&sources, &[folded]);
             progress.gone_between(0, 10, 31);
             progress.gone_between(0, 35, 42);
             assert!(
@@ -400,7 +390,7 @@ mod tests {
             progress.folded(0, at(42));
             progress.stored(progress.now());
             let gone = [3, 5].map(|partition| progress.checkpoint(partition).gone(0));
-            assert_eq!(gone, expected, "{strict}");
+            assert_eq!(gone, expected, "{folded}");
             assert_eq!(progress.gone(0), expected[0]);
             let due = progress.to_write(false, 1000);
             assert_eq!(due.len(), 2, "all of them counted something");

@@ -496,3 +496,63 @@ async fn what_is_left_out_while_other_rows_are_built_is_left_out_of_them() {
     world.expect_rows("without the first of k", &expected).await;
     worker.stop().await;
 }
+
+/// Rows may be ahead of their checkpoints; what they hold never counts as gone before it was folded.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rows_hold_is_not_gone_although_no_checkpoint_says_so() {
+    let mut world = World::start().await;
+    let definition = definition(json!([{"increment": {"count": 1}}]));
+    let events = (0..20).map(|n| event("N", &format!("k{}", n % 3), json!({ "n": n })));
+    world.publish_all(events.collect()).await;
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("before", &definition).await;
+    worker.kill().await;
+    // As if it had been killed before it wrote any.
+    let space = format!("{}", definition.revision());
+    let bucket = world.rows_bucket();
+    for partition in 0..64 {
+        let key = KeySpace::parse(&space).unwrap().checkpoint_key(partition);
+        if bucket.get(&key).await.unwrap().is_some() {
+            bucket.delete(&key).await.unwrap();
+        }
+    }
+    let jetstream = world.nats.jetstream().clone();
+    let stream = jetstream.get_stream("shop_orders").await.unwrap();
+    stream.purge().sequence(21).await.unwrap();
+    world.publish(event("N", "k0", json!({"n": 20}))).await;
+    let worker = world.worker("a", &definition).await;
+    world.expect_reference("and on", &definition).await;
+    let status = world
+        .expect_status("nothing is missed", |status| status["gone"] == 0)
+        .await;
+    assert!(status["stopped"].is_null());
+    world.ask("rebuild", json!({})).await.unwrap();
+    world.expect_stopped("HistoryTruncated").await;
+    world.expect_reference("the rows stay", &definition).await;
+    worker.stop().await;
+}
+
+/// Of a stream whose end is gone nothing more comes: nobody waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_are_led_on_although_the_stream_lost_its_end() {
+    let mut world = World::start().await;
+    let first = definition(json!([{"increment": {"count": 1}}]));
+    let second = definition(json!([{"increment": {"events": 1}}]));
+    let events = (0..20).map(|n| event("N", &format!("k{}", n % 3), json!({ "n": n })));
+    world.publish_all(events.collect()).await;
+    let worker = world.worker("a", &first).await;
+    world.expect_reference("before", &first).await;
+    worker.stop().await;
+    let jetstream = world.nats.jetstream().clone();
+    let stream = jetstream.get_stream("shop_orders").await.unwrap();
+    stream.purge().await.unwrap();
+    let worker = world.worker("a", &second).await;
+    world.expect_stopped("HistoryTruncated").await;
+    world.ask("accept-source", json!({})).await.unwrap();
+    let live = json!(second.revision());
+    world
+        .expect_status("readers are led over", |status| status["live"] == live)
+        .await;
+    assert!(world.rows().await.is_empty());
+    worker.stop().await;
+}
