@@ -202,6 +202,47 @@ mod tests {
         }
     }
 
+    /// What stands in a page as a command: lines that begin so, and code in running text.
+    fn documented(page: &str) -> Vec<String> {
+        let lines = page.lines().filter(|line| line.starts_with("tidemill "));
+        let inline = page.split('`').filter(|code| code.starts_with("tidemill "));
+        lines
+            .chain(inline)
+            .map(|line| {
+                line.split(" # ")
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_documented_command_is_understood() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut pages = vec![root.join("README.md")];
+        for page in std::fs::read_dir(root.join("docs/guide")).unwrap() {
+            pages.push(page.unwrap().path());
+        }
+        let mut understood = 0;
+        for page in pages {
+            let text = std::fs::read_to_string(&page).unwrap();
+            for line in documented(&text) {
+                // Only named: `tidemill saga show`, `tidemill dev`.
+                let words = split(&line);
+                let named = all().iter().any(|(name, _)| *name == line);
+                if let Err(error) = Cli::try_parse_from(&words)
+                    && !named
+                {
+                    panic!("{}: `{line}`: {error}", page.display());
+                }
+                understood += 1;
+            }
+        }
+        assert!(understood > 20, "only {understood} were found");
+    }
+
     #[test]
     fn every_command_and_option_is_explained() {
         for (words, command) in all() {
