@@ -9,6 +9,7 @@ use tidemill_core::contract::StreamBinding;
 use tidemill_core::definition::StreamRef;
 use tidemill_core::names::{self, Kind, ResourceId};
 use tidemill_nats::kv::stream_of;
+use tidemill_nats::provision::owner_of;
 use tidemill_nats::{ApiError, Nats};
 
 const KIND: &str = "tidemill.dev/kind";
@@ -192,6 +193,16 @@ pub(crate) async fn rows_bucket(nats: &Nats, projection: &ResourceId) -> Result<
         CliError::not_found(format!("{projection} has no rows yet"))
             .remedy("is its manifest applied?")
     })
+}
+
+/// The stream that carries an owner's mark, as [`Mark`](tidemill_nats::provision::Mark) shows it.
+pub(crate) async fn stream_of_owner(nats: &Nats, owner: &str) -> Result<Option<String>> {
+    let all = marked(nats).await?.into_iter();
+    let found = all
+        .filter(|(_, _, metadata)| owner_of(metadata).as_deref() == Some(owner))
+        .map(|(name, _, _)| name);
+    // In the same order each time, whatever the server's is.
+    Ok(found.min())
 }
 
 type Marked = (String, Vec<String>, BTreeMap<String, String>);

@@ -71,6 +71,58 @@ async fn a_stream_keeps_its_prefix_and_a_projection_its_bucket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_there_under_another_name_is_not_made_twice() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut run = Dev::start(&shell, "").await;
+    run.line("default/projection/status: started").await;
+    let stream = "manifests/stream.yaml";
+    let as_it_was = std::fs::read_to_string(shell.path().join(stream)).unwrap();
+    let renamed = as_it_was.replace("spec: {}", "spec: {streamName: other, prefix: foo.bar}");
+    assert_ne!(renamed, as_it_was);
+    shell.write(stream, &renamed);
+    run.line("EventStream default/orders can't run: spec.streamName is other, but this EventStream was made with default_orders: its events are there; write the old name")
+        .await;
+    let jetstream = async_nats::jetstream::new(async_nats::connect(&run.url).await.unwrap());
+    assert!(jetstream.get_stream("other").await.is_err());
+    shell.write(stream, &as_it_was);
+    run.line("all manifests are in force").await;
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_could_not_be_had_can_be_changed() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let saga = std::fs::read_to_string(shell.path().join("manifests/fulfilment.yaml")).unwrap();
+    let mut run = Dev::start(&shell, "").await;
+    run.line("default/saga/fulfilment: started").await;
+    let projection = STATUS.replace("name: status", "name: status2");
+    let saga = saga.replace("name: fulfilment", "name: fulfilment2");
+    let bucket = projection.replace("kv: {}", "kv: {bucket: default_status_rows}");
+    let log = saga.replacen(
+        "spec:",
+        "spec:\n  log: {streamName: default_fulfilment_log}",
+        1,
+    );
+    // What the old ones had stays in NATS, and theirs.
+    for file in ["manifests/status.yaml", "manifests/fulfilment.yaml"] {
+        std::fs::remove_file(shell.path().join(file)).unwrap();
+    }
+    shell.write("manifests/status2.yaml", &bucket);
+    run.line("Projection default/status2 can't run: stream KV_default_status_rows belongs to dev/default/projection/status: give the resource another name")
+        .await;
+    shell.write("manifests/fulfilment2.yaml", &log);
+    run.line("Saga default/fulfilment2 can't run: stream default_fulfilment_log belongs to dev/default/saga/fulfilment: give the resource another name")
+        .await;
+    shell.write("manifests/status2.yaml", &projection);
+    run.line("default/projection/status2: started").await;
+    shell.write("manifests/fulfilment2.yaml", &saga);
+    run.line("default/saga/fulfilment2: started").await;
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_subjects_are_taken_says_by_whom() {
     let server = NatsServer::start().await.unwrap();
     let jetstream = async_nats::jetstream::new(server.client().await.unwrap());

@@ -423,6 +423,21 @@ pub async fn ensure(nats: &Nats, plan: &StreamPlan) -> Result<Outcome, ApiError>
     }
 }
 
+/// Why [`ensure`] would refuse the stream that is there; `None` = it wouldn't, or there is none. Writes nothing.
+///
+/// # Errors
+/// [`ApiError`]: NATS away or no permission.
+pub async fn refusal(nats: &Nats, plan: &StreamPlan) -> Result<Option<Refusal>, ApiError> {
+    match nats.stream_state(&plan.name).await {
+        Ok(present) => Ok(match decide(plan, &present) {
+            Decision::Refuse(refusal) => Some(refusal),
+            Decision::Nothing | Decision::Update { .. } => None,
+        }),
+        Err(ApiError::StreamMissing(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 async fn write(
     nats: &Nats,
     plan: &StreamPlan,

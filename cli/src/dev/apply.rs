@@ -1,6 +1,7 @@
 //! From manifests to streams, buckets and contracts.
 
 use super::{limits, starts};
+use crate::catalog::stream_of_owner;
 use crate::context::api_error;
 use crate::error::{Result, chain};
 use crate::manifests::{Declared, Manifests};
@@ -9,7 +10,7 @@ use tidemill_core::contract::{CONTRACT_VERSION, Connection, Contract, StreamBind
 use tidemill_core::definition::StreamRef;
 use tidemill_core::names::ResourceId;
 use tidemill_crds::manifest::Plan;
-use tidemill_nats::provision::{Loss, Outcome, StreamPlan, ensure};
+use tidemill_nats::provision::{Loss, Outcome, StreamPlan, ensure, refusal};
 use tidemill_nats::{ApiError, Nats};
 use tidemill_provision::Installation;
 
@@ -68,7 +69,13 @@ pub(crate) async fn apply(
             Plan::EventStream(plan) => {
                 let mut made = installation.event_stream(&plan, &incarnation());
                 made.may_lose = may_lose.contains(&plan.stream);
-                let losses = make(nats, &made, &shown, &mut applied).await?;
+                let losses = match elsewhere(nats, &made).await? {
+                    Some(why) => {
+                        applied.refused.push((shown, why));
+                        None
+                    }
+                    None => make(nats, &made, &shown, &mut applied).await?,
+                };
                 if losses.is_none() {
                     refused.insert(plan.stream.clone());
                 }
@@ -82,9 +89,7 @@ pub(crate) async fn apply(
             }
             Plan::Projection(plan) => {
                 let [parked, rows] = installation.projection(&plan, &incarnation());
-                if make(nats, &parked, &shown, &mut applied).await?.is_some()
-                    && make(nats, &rows, &shown, &mut applied).await?.is_some()
-                {
+                if make_both(nats, &parked, &rows, &shown, &mut applied).await? {
                     let contract = contract(&plan.resource, connection, &declared, plan.workload());
                     starts::remember(nats, &contract).await?;
                     applied.contracts.insert(plan.resource.clone(), contract);
@@ -92,9 +97,7 @@ pub(crate) async fn apply(
             }
             Plan::Saga(plan) => {
                 let [parked, log] = installation.saga(&plan, &incarnation());
-                if make(nats, &parked, &shown, &mut applied).await?.is_some()
-                    && make(nats, &log, &shown, &mut applied).await?.is_some()
-                {
+                if make_both(nats, &parked, &log, &shown, &mut applied).await? {
                     let contract = contract(&plan.resource, connection, &declared, plan.workload());
                     starts::remember(nats, &contract).await?;
                     applied.contracts.insert(plan.resource.clone(), contract);
@@ -127,6 +130,45 @@ fn contract(
         streams: declared.bindings.clone(),
         workload,
     }
+}
+
+/// Where an EventStream's stream is, if it was made under another name: a second one beside it would leave the events behind.
+async fn elsewhere(nats: &Nats, plan: &StreamPlan) -> Result<Option<String>> {
+    match nats.stream_state(&plan.name).await {
+        Ok(_) => return Ok(None),
+        Err(ApiError::StreamMissing(_)) => {}
+        Err(error) => return Err(api_error(&error)),
+    }
+    let other = stream_of_owner(nats, &plan.mark.to_string()).await?;
+    Ok(other.map(|other| {
+        format!(
+            "spec.streamName is {}, but this EventStream was made with {other}: its events are there; write the old name, or make \
+             another EventStream",
+            plan.name
+        )
+    }))
+}
+
+/// Whether a resource's own stream (rows or log) and its parked stream could be had. The parked stream pins the name of the other, so
+/// it is made last: a name that can't be had can still be changed.
+async fn make_both(
+    nats: &Nats,
+    parked: &StreamPlan,
+    own: &StreamPlan,
+    resource: &str,
+    applied: &mut Applied,
+) -> Result<bool> {
+    match refusal(nats, parked).await {
+        Ok(None) => {}
+        Ok(Some(refusal)) => {
+            let why = refusal.to_string();
+            applied.refused.push((resource.to_owned(), why));
+            return Ok(false);
+        }
+        Err(error) => return Err(api_error(&error)),
+    }
+    Ok(make(nats, own, resource, applied).await?.is_some()
+        && make(nats, parked, resource, applied).await?.is_some())
 }
 
 /// Nothing if it can't be had, else what its limits would delete and are held for.
