@@ -20,6 +20,8 @@ use crate::timestamp::Timestamp;
 pub const FOLLOWER: &str = "Follower";
 /// Longest text of [`headers::ERROR`], in bytes.
 const ERROR_BYTES_MAX: usize = 1000;
+/// Most that JetStream takes for all headers of a message, in the server's form, in bytes.
+const ALL_HEADERS_BYTES_MAX: usize = 65_535;
 /// Room for our own headers, in bytes.
 const HEADERS_BYTES_MAX: usize = 4096;
 /// What the server's form of a header takes besides name and value, with [`headers::ORIGINAL_PREFIX`], in bytes.
@@ -71,17 +73,19 @@ pub enum Kept {
         /// Its payload.
         payload: Vec<u8>,
     },
-    /// Only in its stream: the copy would be larger than the server takes.
+    /// Only in its stream: the copy, or its headers, would be larger than the server takes.
     InSource,
 }
 
 impl Kept {
-    /// A copy, if a message of `bytes_max` bytes has room for it.
+    /// A copy, if a message of `bytes_max` bytes has room for it. The names of its headers get longer by it
+    /// ([`headers::ORIGINAL_PREFIX`]), so headers that its own stream took may be too many in the copy.
     #[must_use]
     pub fn copy(subject: &str, headers: &[(&str, &str)], payload: &[u8], bytes_max: usize) -> Kept {
         let of = |(name, value): &(&str, &str)| name.len() + value.len() + HEADER_EXTRA_BYTES;
-        let bytes = payload.len() + subject.len() + headers.iter().map(of).sum::<usize>();
-        if bytes + HEADERS_BYTES_MAX >= bytes_max {
+        let headers_bytes =
+            HEADERS_BYTES_MAX + subject.len() + headers.iter().map(of).sum::<usize>();
+        if headers_bytes > ALL_HEADERS_BYTES_MAX || headers_bytes + payload.len() >= bytes_max {
             return Kept::InSource;
         }
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());

@@ -110,6 +110,41 @@ fn what_has_no_room_stays_in_its_stream() {
 }
 
 #[test]
+fn headers_that_get_too_long_stay_in_their_stream() {
+    let value = "v".repeat(26);
+    let names: Vec<String> = (0..1_500).map(|number| format!("x-{number:04}")).collect();
+    let copy = |count: usize| {
+        let headers = names.iter().take(count).map(|name| (&**name, &*value));
+        Kept::copy("a", &headers.collect::<Vec<_>>(), b"{}", 1_048_576)
+    };
+    assert_eq!(copy(1_500), Kept::InSource);
+    // 52 bytes each, and one for the subject.
+    let most = (65_535 - 4_096 - 1) / 52;
+    assert_eq!(copy(most + 1), Kept::InSource);
+    // With all of ours at their longest they are what the server takes.
+    let long = |bytes| "n".repeat(bytes);
+    let parked = Parked {
+        key_space: KeySpace::parse("0123456789abcdef-4294967295"),
+        position: EventPosition {
+            stream: StreamRef {
+                namespace: long(63),
+                name: long(253),
+            },
+            incarnation: long(253),
+            generation: u64::MAX,
+            sequence: u64::MAX,
+        },
+        failure: Some(Failure::new("RowWouldBeTooLarge", long(2_000))),
+        stored_at: Timestamp::from_millis(i64::MIN),
+        kept: copy(most),
+    };
+    assert_ne!(parked.kept, Kept::InSource);
+    let of = |(name, value): &(String, String)| format!("{name}: {value}\r\n").len();
+    let bytes = parked.write().0.iter().map(of).sum::<usize>();
+    assert!(bytes + "NATS/1.0\r\n\r\n".len() < 65_000, "{bytes}");
+}
+
+#[test]
 fn long_messages_are_cut_at_a_character() {
     assert_eq!(one_line(&"é".repeat(800)).len(), 1000);
     assert_eq!(one_line(&format!("a{}", "é".repeat(800))).len(), 999);

@@ -4,6 +4,7 @@ use crate::support::*;
 use serde_json::json;
 use std::collections::BTreeMap;
 use tidemill_core::definition::ProjectionDefinition;
+use tidemill_nats::{HeaderMap, Publish};
 use tidemill_testbed::eventually;
 use tidemill_worker_runtime::control::AskError;
 
@@ -27,6 +28,24 @@ pub(crate) async fn publish(world: &mut World, list: &[(&str, serde_json::Value)
         )
     });
     world.publish_all(events.collect()).await;
+}
+
+/// Publishes an event whose headers are too many for a copy; gives its sequence.
+pub(crate) async fn publish_wide(world: &World, key: &str, data: serde_json::Value) -> u64 {
+    let encoded = event("N", key, data).encode(PREFIX).unwrap();
+    let mut headers = HeaderMap::new();
+    for (name, value) in &encoded.headers {
+        headers.insert(name.as_str(), value.as_str());
+    }
+    for number in 0..1_500 {
+        headers.insert(format!("x-{number:04}"), "v".repeat(26));
+    }
+    let message = Publish {
+        headers,
+        ..Publish::new(encoded.subject, encoded.payload)
+    };
+    let stored = world.publisher.publish(message).await.await;
+    stored.unwrap().sequence
 }
 
 pub(crate) fn rows(list: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -5,6 +5,7 @@ use crate::support::*;
 use serde_json::json;
 use std::time::Duration;
 use tidemill_core::definition::OnError;
+use tidemill_core::names::headers;
 use tidemill_core::projection::KEYLESS_TOKEN;
 use tidemill_core::status::SourceProgress;
 use tidemill_testbed::nats_server::publish_raw;
@@ -339,6 +340,32 @@ async fn parked_keys_are_found_by_whoever_takes_their_partition() {
     expect_parked(&world, 0).await;
     b.stop().await;
     c.stop().await;
+}
+
+/// Each name gets longer in a copy, and JetStream takes 64 KiB of headers.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_headers_are_too_many_for_a_copy_waits_in_its_stream() {
+    let mut world = World::start().await;
+    let worker = world.worker("a", &numbers()).await;
+    publish_wide(&world, "a", json!({})).await;
+    publish(&mut world, &[("a", json!(1)), ("b", json!(1))]).await;
+    let b = ("b", r#"{"last":1,"sum":1}"#);
+    world.expect_rows("b goes on", &rows(&[b])).await;
+    expect_parked(&world, 2).await;
+    let stream = "shop_order-status_projection_parked";
+    let kept = world.nats.read_at(stream, 1).await.unwrap().unwrap();
+    let headers = kept.headers.unwrap();
+    assert_eq!(headers.get(headers::SUBJECT), None);
+    assert_eq!(headers.get(headers::PARKED).unwrap().as_str(), "NoSuchKey");
+    // It is read from there.
+    let tried = world.ask("redrive", json!({"key": "a"})).await;
+    assert_eq!(refused(tried), "NoSuchKey");
+    let answer = skip(&world, "a").await;
+    assert_eq!(answer["message"], "1 key: 1 event folded, 1 left out");
+    let both = rows(&[("a", r#"{"last":1,"sum":1}"#), b]);
+    world.expect_rows("freed", &both).await;
+    expect_parked(&world, 0).await;
+    worker.stop().await;
 }
 
 /// Header blocks that the client can't take break the connection at their delivery: they are found, and stop nobody.
