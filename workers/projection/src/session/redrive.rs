@@ -1,10 +1,12 @@
 //! Trying again what waits, by request, and leaving out what a person gives up.
 
+mod outcome;
+
 use super::intake::{self, Incoming};
 use super::named::{Named, key_of, not_parked};
 use super::{Halted, Session};
 use crate::error::SessionError;
-use std::collections::BTreeSet;
+use outcome::Outcome;
 use tidemill_core::control::{Accepted, ControlError};
 use tidemill_core::names::{
     KEYLESS_TOKEN, PROJECTION_PARTITIONS, WHOLE_TOKEN, decision_key, partition,
@@ -50,21 +52,13 @@ pub(crate) struct Command {
     pub(crate) answer: oneshot::Sender<Option<Result<Accepted, ControlError>>>,
 }
 
-/// What became of the keys asked for.
-#[derive(Debug, Default)]
-struct Outcome {
-    /// What was asked for was done before: how.
-    already: Option<&'static str>,
-    /// Where the event stands that was named.
-    position: Option<String>,
-    /// Tokens of what was tried.
-    keys: BTreeSet<Box<str>>,
-    folded: usize,
-    left_out: usize,
-    /// Token and reason of keys that still wait.
-    waiting: Vec<(Box<str>, &'static str, String)>,
-    /// The same of the event before which everything stands still; nothing of it is parked.
-    stopped: Option<(Box<str>, &'static str, String)>,
+/// A waiting event, read anew.
+enum Found {
+    Event(Box<Incoming>),
+    /// It wasn't copied, and its stream has dropped it: nobody has it any more.
+    Gone,
+    /// What is kept of it can't be used: why.
+    Unreadable(String),
 }
 
 impl Session {
@@ -197,24 +191,52 @@ impl Session {
             // What is named is what waits first: nothing behind it stands at or before it.
             if skip.is_some_and(|skip| waiting.position <= skip.get(waiting.source)) {
                 let event = match keyless {
-                    true => self.fetch(token, &waiting).await?,
+                    true => match self.fetch(token, &waiting).await? {
+                        Found::Event(event) => Some(event),
+                        Found::Gone | Found::Unreadable(_) => None,
+                    },
                     false => None,
                 };
-                self.decide(token, waiting.source, waiting.position, event.as_ref(), ask)
-                    .await?;
-                self.leave(token, &waiting, done);
-                self.count(partition(token, PROJECTION_PARTITIONS), |tally| {
-                    tally.left_out += 1
-                });
+                self.decide(
+                    token,
+                    waiting.source,
+                    waiting.position,
+                    event.as_deref(),
+                    ask,
+                )
+                .await?;
+                self.leave_out(token, &waiting, done);
                 outcome.left_out += 1;
                 continue;
             }
-            let result = match self.fetch(token, &waiting).await? {
-                Some(incoming) => self.fold_waiting(token, &incoming).await?,
-                // Gone from its source too: nothing is left to fold.
-                None => Redriven::Done,
+            let incoming = match self.fetch(token, &waiting).await? {
+                Found::Event(incoming) => incoming,
+                Found::Gone => {
+                    self.warn_of(
+                        token,
+                        &waiting,
+                        "a parked event is gone from its stream: it is left out",
+                    );
+                    self.leave_out(token, &waiting, done);
+                    outcome.left_out += 1;
+                    outcome.gone += 1;
+                    continue;
+                }
+                Found::Unreadable(why) => {
+                    self.warn_of(
+                        token,
+                        &waiting,
+                        &format!("a parked event can't be read and goes on waiting: {why}"),
+                    );
+                    let message = format!("{why}: it can only be left out");
+                    outcome.waiting.push((token.into(), "Unreadable", message));
+                    match keyless {
+                        true => continue,
+                        false => return Ok(()),
+                    }
+                }
             };
-            let (reason, message) = match result {
+            let (reason, message) = match self.fold_waiting(token, &incoming).await? {
                 Redriven::Done => {
                     self.leave(token, &waiting, done);
                     outcome.folded += 1;
@@ -237,6 +259,25 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// What a person gave up, or nobody has any more.
+    fn leave_out(&mut self, token: &str, waiting: &Waiting, done: &mut Vec<u64>) {
+        self.leave(token, waiting, done);
+        self.count(partition(token, PROJECTION_PARTITIONS), |tally| {
+            tally.left_out += 1
+        });
+    }
+
+    fn warn_of(&self, token: &str, waiting: &Waiting, what: &str) {
+        let source = self.sources.get(waiting.source);
+        tracing::warn!(
+            key = token,
+            stream = source.map(|source| source.stream.to_string()),
+            position = %waiting.position,
+            parked_at = waiting.kept_at,
+            "{what}"
+        );
     }
 
     fn leave(&mut self, token: &str, waiting: &Waiting, done: &mut Vec<u64>) {
@@ -279,17 +320,14 @@ impl Session {
         Ok(())
     }
 
-    /// The event that waits, read anew; `None` if it is nowhere any more.
-    async fn fetch(
-        &self,
-        token: &str,
-        waiting: &Waiting,
-    ) -> Result<Option<Incoming>, SessionError> {
+    /// The event that waits, read anew.
+    async fn fetch(&self, token: &str, waiting: &Waiting) -> Result<Found, SessionError> {
+        let unreadable = |why: &str| Ok(Found::Unreadable(why.to_owned()));
         let (Some(preparation), Some(source)) = (
             self.preparations.get(waiting.source),
             self.sources.get(waiting.source),
         ) else {
-            return Ok(None);
+            return unreadable("its stream is no source of this projection");
         };
         let Some(message) = self
             .store
@@ -303,14 +341,18 @@ impl Session {
                 "a parked event is gone from the parked stream"
             );
             if planted(Bug::GoneWithItsCopy) {
-                return Ok(None);
+                return Ok(Found::Gone);
             }
             // By hand, or by another owner, which may have kept another copy of it: the next session sees which.
             return Err(SessionError::Superseded("what is parked"));
         };
         let headers = intake::borrowed_headers(message.headers.as_ref());
-        let Ok(entry) = Entry::read(&self.sources, &headers, &message.payload) else {
-            return Ok(None);
+        let entry = match Entry::read(&self.sources, &headers, &message.payload) {
+            Ok(entry) => entry,
+            Err(error) => {
+                let at = waiting.kept_at;
+                return unreadable(&format!("message {at} of the parked stream: {error}"));
+            }
         };
         let message = match entry.kept {
             Kept::Copied {
@@ -327,7 +369,7 @@ impl Session {
             },
             Kept::InSource => {
                 let Some(binding) = self.store.contract.binding(&source.stream) else {
-                    return Ok(None);
+                    return unreadable("it isn't copied, and this worker may not read its stream");
                 };
                 let found = self
                     .store
@@ -337,13 +379,13 @@ impl Session {
                 // Another time: the stream was set back, and this is another event.
                 match found.filter(|found| found.stored_at == entry.stored_at) {
                     Some(message) => message,
-                    None => return Ok(None),
+                    None => return Ok(Found::Gone),
                 }
             }
         };
         let mut incoming = preparation.prepare(message);
         incoming.position = entry.position;
-        Ok(Some(incoming))
+        Ok(Found::Event(Box::new(incoming)))
     }
 
     async fn fold_waiting(
@@ -428,106 +470,5 @@ impl Session {
             (halted.token.clone(), reason, halted.message.clone())
         });
         Ok(())
-    }
-}
-
-impl Outcome {
-    fn answer(self) -> Result<Accepted, ControlError> {
-        let counted = |number: usize, noun: &str| {
-            format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-        };
-        let done = self.folded + self.left_out;
-        let mut message = format!(
-            "{}: {} folded, {} left out",
-            counted(self.keys.len(), "key"),
-            counted(self.folded, "event"),
-            self.left_out
-        );
-        if let Some(already) = self.already {
-            let position = self.position.as_deref().unwrap_or_default();
-            message = match done {
-                0 => format!("{position} {already}"),
-                _ => format!("{position} {already}; {message}"),
-            };
-        }
-        if let Some((token, _, error)) = self.waiting.first() {
-            // Events without a key are one key, and each of them is tried.
-            let keys: BTreeSet<&str> = self.waiting.iter().map(|(token, ..)| &**token).collect();
-            message.push_str(&format!(
-                "; {} still parked, such as {}: {error}",
-                counted(keys.len(), "key"),
-                key_of(token)
-            ));
-        }
-        if let Some((token, _, error)) = &self.stopped {
-            let stopped = format!(
-                "the projection is stopped before an event of `{}`: {error}",
-                key_of(token)
-            );
-            message = match self.keys.is_empty() && self.already.is_none() {
-                true => stopped,
-                false => format!("{message}; {stopped}"),
-            };
-        }
-        if let Some((_, reason, _)) = self.waiting.first().or(self.stopped.as_ref())
-            && done == 0
-            && self.already.is_none()
-        {
-            return Err(ControlError::new(reason, message));
-        }
-        Ok(Accepted {
-            message,
-            position: self.position,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_of_one_key_are_one_key() {
-        let waiting = |token: &str| (token.into(), "NoSuchKey", "no total".to_owned());
-        let check = |tokens: &[&str], wanted: &str| {
-            let outcome = Outcome {
-                keys: BTreeSet::from(["o-1".into()]),
-                folded: 1,
-                waiting: tokens.iter().map(|token| waiting(token)).collect(),
-                ..Outcome::default()
-            };
-            let message = outcome.answer().unwrap().message;
-            assert!(message.ends_with(wanted), "{message}");
-        };
-        check(
-            &["=nokey", "=nokey"],
-            "; 1 key still parked, such as =nokey: no total",
-        );
-        check(
-            &["o=201", "o-2"],
-            "; 2 keys still parked, such as o 1: no total",
-        );
-    }
-    #[test]
-    fn what_everything_stands_still_before_is_not_called_parked() {
-        let stopped = || Some(("o-2".into(), "FoldError", "no total".to_owned()));
-        let nothing = Outcome {
-            stopped: stopped(),
-            ..Outcome::default()
-        };
-        let refused = nothing.answer().unwrap_err();
-        assert_eq!(refused.reason, "FoldError");
-        let before = "the projection is stopped before an event of `o-2`: no total";
-        assert_eq!(refused.message, before);
-        let one = Outcome {
-            keys: BTreeSet::from(["o-1".into()]),
-            left_out: 1,
-            stopped: stopped(),
-            ..Outcome::default()
-        };
-        assert_eq!(
-            one.answer().unwrap().message,
-            format!("1 key: 0 events folded, 1 left out; {before}")
-        );
     }
 }

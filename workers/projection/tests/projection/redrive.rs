@@ -177,6 +177,35 @@ async fn an_event_whose_copy_is_gone_is_folded_from_the_other_one() {
     worker.stop().await;
 }
 
+/// What waits in its stream only may be dropped there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_gone_from_its_stream_is_said_to_be_left_out() {
+    let mut world = World::start().await;
+    let worker = world.worker("a", &numbers()).await;
+    publish_wide(&world, "a", json!({})).await;
+    let second = publish_wide(&world, "a", json!({"n": 1})).await;
+    publish(&mut world, &[("a", json!(2))]).await;
+    expect_parked(&world, 3).await;
+    for sequence in 1..=second {
+        let deleted = world.nats.delete_message("shop_orders", sequence).await;
+        deleted.unwrap();
+    }
+    let answer = world.ask("redrive", json!({"key": "a"})).await.unwrap();
+    assert_eq!(
+        answer["message"],
+        "1 key: 1 event folded, 2 left out; 2 events left out are gone from their streams"
+    );
+    let expected = rows(&[("a", r#"{"last":2,"sum":2}"#)]);
+    world.expect_rows("the follower", &expected).await;
+    expect_parked(&world, 0).await;
+    world
+        .expect_counters("they are counted", |counters| {
+            counters.left_out == 2 && counters.parked_keys == 0
+        })
+        .await;
+    worker.stop().await;
+}
+
 /// Messages that no `capture` is for have no key, until one is declared: then they would come too late for some rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_gets_its_key_too_late_is_not_folded_behind_its_row() {
