@@ -7,7 +7,7 @@ mod entry;
 mod keys;
 
 pub use entry::{Entry, EntryError};
-pub use keys::{ParkedKeys, Waiting};
+pub use keys::{ParkedKeys, Waiting, WaitingFor};
 
 use super::fold::{FoldError, Folded};
 use super::position::Position;
@@ -57,10 +57,7 @@ pub fn admit(
     let waiting = parked.waiting(token);
     if waiting.is_empty() || token == crate::names::KEYLESS_TOKEN {
         // Events without a key have nothing in common: each is tried.
-        return match waiting
-            .iter()
-            .any(|entry| (entry.source, entry.position) == (source, position))
-        {
+        return match waiting.contains(source, position) {
             true => Admission::Waits,
             false => Admission::Fold,
         };
@@ -68,19 +65,10 @@ pub fn admit(
     if planted(Bug::FollowersPass) {
         return Admission::Fold;
     }
-    if !planted(Bug::WaitsTwice)
-        && waiting
-            .iter()
-            .any(|entry| (entry.source, entry.position) == (source, position))
-    {
+    if !planted(Bug::WaitsTwice) && waiting.contains(source, position) {
         return Admission::Waits;
     }
-    let first = waiting
-        .iter()
-        .filter(|entry| entry.source == source)
-        .map(|entry| entry.position)
-        .min();
-    match first {
+    match waiting.first_of(source).map(|first| first.position) {
         // It came before the one that parked the key, and the row that held it was not stored before a restart.
         Some(first) if position < first => Admission::Fold,
         // Of another source than the one that parked the key: the row doesn't depend on how sources interleave, so it may wait.

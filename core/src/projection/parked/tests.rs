@@ -4,6 +4,7 @@ use super::*;
 use crate::definition::{Revision, StreamRef};
 use crate::names::{KEYLESS_TOKEN, KeySpace, headers};
 use crate::parked::{Failure, Kept, ParkedError};
+use proptest::prelude::*;
 
 fn at(sequence: u64) -> Position {
     Position {
@@ -209,6 +210,80 @@ fn what_waits_is_in_order_and_there_once() {
         assert!(parked.remove("k", source, at(sequence)).is_some());
     }
     assert_eq!((parked.keys(), parked.events()), (0, 0));
+}
+
+/// What is asked of a queue.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Add(usize, u64),
+    Kept(usize, u64),
+    Remove(usize, u64),
+    RemoveFirst,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0_usize..3, 0_u64..12).prop_map(|(source, at)| Step::Add(source, at)),
+        1 => (0_usize..3, 0_u64..12).prop_map(|(source, at)| Step::Kept(source, at)),
+        2 => (0_usize..3, 0_u64..12).prop_map(|(source, at)| Step::Remove(source, at)),
+        1 => Just(Step::RemoveFirst),
+    ]
+}
+
+proptest! {
+    /// The same with one list that is searched from its beginning.
+    #[test]
+    fn what_waits_is_as_in_a_plain_list(steps in proptest::collection::vec(any_step(), 0..60)) {
+        let mut parked = ParkedKeys::new();
+        let mut list: Vec<Waiting> = Vec::new();
+        for (step, kept_at) in steps.into_iter().zip(100..) {
+            let place = |list: &[Waiting], source, sequence| {
+                let here = |one: &Waiting| (one.source, one.position) == (source, at(sequence));
+                list.iter().position(here)
+            };
+            match step {
+                Step::Add(source, sequence) => {
+                    let is_new = place(&list, source, sequence).is_none();
+                    let one = waiting(kept_at, source, sequence);
+                    prop_assert_eq!(parked.add("k", one.clone()), is_new);
+                    let behind = |other: &Waiting| other.source == source && other.position > at(sequence);
+                    let before = list.iter().position(behind);
+                    if is_new {
+                        list.insert(before.unwrap_or(list.len()), one);
+                    }
+                }
+                Step::Kept(source, sequence) => {
+                    parked.kept("k", source, at(sequence), kept_at);
+                    if let Some(index) = place(&list, source, sequence) {
+                        list[index].kept_at = kept_at;
+                    }
+                }
+                Step::Remove(source, sequence) => {
+                    let removed = place(&list, source, sequence).map(|index| list.remove(index));
+                    prop_assert_eq!(parked.remove("k", source, at(sequence)), removed);
+                }
+                Step::RemoveFirst => {
+                    if !list.is_empty() {
+                        let first = list.remove(0);
+                        let removed = parked.remove("k", first.source, first.position);
+                        prop_assert_eq!(removed, Some(first));
+                    }
+                }
+            }
+            let found = parked.waiting("k");
+            prop_assert_eq!(&found.to_vec(), &list);
+            prop_assert_eq!(found.is_empty(), list.is_empty());
+            prop_assert_eq!((parked.keys(), parked.events()), (usize::from(!list.is_empty()), list.len()));
+            for source in 0..4 {
+                let of = list.iter().filter(|one| one.source == source);
+                prop_assert_eq!(found.first_of(source), of.clone().next());
+                for sequence in 0..12 {
+                    let waits = of.clone().any(|one| one.position == at(sequence));
+                    prop_assert_eq!(found.contains(source, at(sequence)), waits);
+                }
+            }
+        }
+    }
 }
 
 fn sources() -> Sources {

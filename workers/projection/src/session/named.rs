@@ -21,11 +21,11 @@ impl Session {
     fn waits_for(&self, token: &str) -> Option<Positions> {
         let waiting = self.parked.waiting(token);
         let meant = match token == KEYLESS_TOKEN {
-            true => waiting,
-            false => waiting.get(..1).unwrap_or_default(),
+            true => usize::MAX,
+            false => 1,
         };
         let mut positions = Positions::default();
-        for one in meant {
+        for one in waiting.iter().take(meant) {
             positions.set(one.source, positions.get(one.source).max(one.position));
         }
         if let Some(halted) = &self.halted
