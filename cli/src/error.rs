@@ -1,5 +1,6 @@
 //! What a command answers when it can't do what was asked: one line, and an exit code that programs can rely on.
 
+use crate::output::visible;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -81,7 +82,7 @@ impl CliError {
     /// Prints it, unless everything was said, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.quiet {
-            eprintln!("error: {self}");
+            eprintln!("error: {}", visible(&self.to_string()));
         }
         ExitCode::from(self.exit as u8)
     }

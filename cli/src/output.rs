@@ -3,11 +3,14 @@
 //! Colour is used on a terminal only, and never with `NO_COLOR` set. A reader that went away (`tidemill … | head`) ends the
 //! command quietly.
 
+mod visible;
+
 use crate::error::{CliError, Exit, Result, chain};
 use clap::ValueEnum;
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
+pub(crate) use visible::visible;
 
 /// Longest id or key in a table, in characters.
 const ID_CHARACTERS: usize = 60;
@@ -109,12 +112,31 @@ impl Output {
         self.width.is_some()
     }
 
-    /// Writes a line.
+    /// Writes a line. For people it is [`visible`]; programs get it as it is.
     ///
     /// # Errors
     /// When it can't be written; quietly if the reader is gone.
     pub(crate) fn line(&self, line: impl AsRef<str>) -> Result<()> {
-        self.write(line.as_ref(), "\n")
+        match self.format {
+            Format::Table => self.write(&visible(line.as_ref()), "\n"),
+            Format::Json | Format::Yaml => self.write(line.as_ref(), "\n"),
+        }
+    }
+
+    /// As [`Output::line`], of a text whose line ends are ours.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub(crate) fn lines(&self, text: &str) -> Result<()> {
+        text.split('\n').try_for_each(|line| self.line(line))
+    }
+
+    /// Writes a text that nobody else had a part in, as it is.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub(crate) fn own(&self, text: &str) -> Result<()> {
+        self.write(text, "\n")
     }
 
     /// Writes a table with its heads in capitals. `empty` is said where there are no rows.
@@ -173,13 +195,7 @@ impl Output {
     }
 
     fn cell(&self, text: Text) -> Cell {
-        // Control characters of somebody's data must not reach a terminal.
-        let clean: String = text
-            .text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        let cell = Cell::new(clean);
+        let cell = Cell::new(visible(&text.text));
         match text.tone.filter(|_| self.colour) {
             Some(Tone::Good) => cell.fg(Color::Green),
             Some(Tone::Attention) => cell.fg(Color::Yellow),
@@ -203,7 +219,7 @@ impl Output {
         let text = serde_json::to_string_pretty(value).map_err(|error| {
             CliError::failed(format!("the result can't be written as JSON: {error}"))
         })?;
-        self.line(text)
+        self.write(&text, "\n")
     }
 
     fn write(&self, text: &str, end: &str) -> Result<()> {
@@ -317,7 +333,7 @@ mod tests {
         ];
         assert_eq!(
             output.render(&["NAME", "N"], rows),
-            "NAME     N\na [31mb  1\nccc      22\n"
+            "NAME          N\na\\u{1b}[31mb  1\nccc           22\n"
         );
     }
 }

@@ -7,8 +7,9 @@ mod dev;
 mod support;
 
 use dev::{CAP, Dev, until, write_manifests};
+use std::os::unix::fs::PermissionsExt as _;
 use support::Shell;
-use tidemill_testbed::{NatsServer, eventually};
+use tidemill_testbed::{NatsServer, Process, eventually};
 
 fn stream(shell: &Shell, spec: &str) {
     let text = format!(
@@ -202,6 +203,43 @@ async fn a_server_that_was_left_behind_is_ended_before_another_has_its_store() {
     lock.lock().unwrap();
     let refused = Dev::spawn(&shell, "").wait_exit(CAP).await.unwrap();
     assert_eq!(refused.code(), Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stops_although_its_server_does_not_come_up() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    shell.write(
+        "nats-server",
+        "#!/bin/sh\ncase \"$*\" in *version*) echo 'nats-server: v2.15.2'; exit 0;; esac\nexec sleep 600\n",
+    );
+    let program = shell.path().join("nats-server");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut dev = Process::builder(env!("CARGO_BIN_EXE_tidemill"))
+        .current_dir(shell.path())
+        .args(["dev", "manifests"])
+        .env("TIDEMILL_NATS_SERVER", &program)
+        .env_remove("TIDEMILL_NATS")
+        .name("dev")
+        .spawn()
+        .unwrap();
+    let lock = shell.path().join("manifests/.tidemill/server.lock");
+    eventually("its server's process number", CAP, async || {
+        let text = std::fs::read_to_string(&lock).unwrap_or_default();
+        if text.ends_with('\n') {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    })
+    .await;
+    dev.interrupt().unwrap();
+    // Else it ends with an error, as the server took too long.
+    assert!(dev.wait_exit(CAP).await.unwrap().success());
+    assert_eq!(dev.stdout(), "stopped before NATS was there\n");
+    // The child holds the lock as long as it lives.
+    let lock = std::fs::File::open(&lock).unwrap();
+    eventually("the end of its server", CAP, async || lock.try_lock()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

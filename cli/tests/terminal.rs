@@ -148,6 +148,68 @@ async fn lists_have_colour_only_on_a_terminal_that_wants_it() {
     dev.stop().await;
 }
 
+/// Colours, rings, begins lines and turns the order of what follows.
+const STEERING: &str = "\u{1b}[31mX\u{7}\n\u{202e}Y\u{2028}Z\u{9b}m";
+const WRITTEN_OUT: &str = r"\u{1b}[31mX\u{7}\n\u{202e}Y\u{2028}Z\u{9b}m";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_of_others_do_not_steer_the_terminal() {
+    let shell = Shell::new();
+    write_manifests(&shell);
+    let mut dev = Dev::start(&shell, "").await;
+    let _participant = participant(&dev.url).await;
+    let jetstream = async_nats::jetstream::new(async_nats::connect(&dev.url).await.unwrap());
+    let key = format!("o-2{STEERING}");
+    for (subject, data) in [
+        ("o-1", serde_json::json!({"total": 1})),
+        (&key, serde_json::json!({})),
+    ] {
+        let event = serde_json::json!({
+            "specversion": "1.0", "id": subject, "source": "/test", "type": "OrderPlaced", "subject": subject,
+            "correlationid": STEERING, "data": data,
+        });
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Content-Type", "application/cloudevents+json");
+        let on = "default.orders.any.OrderPlaced";
+        let stored = jetstream.publish_with_headers(on, headers, event.to_string().into());
+        stored.await.unwrap().await.unwrap();
+    }
+    let steers = |text: &str| {
+        let mut characters = text.chars().filter(|character| *character != '\n');
+        characters.any(|character| character.is_control() || "\u{202e}\u{2028}".contains(character))
+    };
+    for line in [
+        "parked list",
+        "saga show fulfilment o-1",
+        &format!("saga show fulfilment '{key}'"),
+        &format!("saga show fulfilment 'none{STEERING}'"),
+        "saga list fulfilment",
+        &format!("parked show status '{key}'"),
+        &format!("query status 'none{STEERING}'"),
+        "event get orders",
+    ] {
+        let ran = until(&shell, line, |ran| {
+            format!("{}{}", ran.stdout, ran.stderr).contains(r"[31mX\u{7}")
+        })
+        .await;
+        assert!(
+            !steers(&ran.stdout) && !steers(&ran.stderr),
+            "{}",
+            ran.seen()
+        );
+    }
+    let ran = shell.run("saga show fulfilment o-1").ok();
+    let correlation = format!("correlation id {WRITTEN_OUT}\n");
+    assert!(ran.stdout.contains(&correlation), "{}", ran.seen());
+    // Programs get what it is.
+    let ran = shell.run("saga show fulfilment o-1 -o json").ok();
+    let exact = serde_json::to_string(STEERING).unwrap();
+    assert!(ran.stdout.contains(&exact), "{}", ran.seen());
+    dev.line(WRITTEN_OUT).await;
+    let said = dev.stop().await;
+    assert!(!steers(&said), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dev_draws_its_table_over() {
     let shell = Shell::new();

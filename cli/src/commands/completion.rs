@@ -25,5 +25,5 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<()> {
     clap_complete::generate(args.shell, &mut Cli::command(), "tidemill", &mut script);
     context
         .output
-        .line(String::from_utf8_lossy(&script).trim_end())
+        .own(String::from_utf8_lossy(&script).trim_end())
 }

@@ -97,26 +97,17 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
     let recent = Recent::start(state.path())?;
     let signals = tidemill_worker_runtime::shutdown::on_signals()
         .map_err(|error| CliError::failed(format!("signals can't be listened to: {error}")))?;
-    let lock = match context.given_address() {
-        Some(_) => None,
-        None => Some(StoreLock::take(state.path()).await?),
-    };
-    let begin = match &lock {
-        None => None,
-        Some(_) => Some(Begin::look(args.port).await?),
-    };
-    // Nothing is given up for a server that can't be had.
-    if args.fresh {
-        state.empty_store()?;
-    }
     // Watched before the first look is over, so that no change is missed.
     let watch = Watch::start(folder)?;
-    let server = match (&lock, begin) {
-        (Some(lock), Some(begin)) => {
-            Some(Server::start(begin, state.path(), &state.store(), lock).await?)
-        }
-        _ => None,
+    let ours = match context.given_address() {
+        Some(_) => None,
+        None => tokio::select! {
+            began = begin(&args, &state) => Some(began?),
+            // A server that isn't there yet has nothing of anybody's; it ends as it is dropped.
+            () = signals.cancelled() => return context.output.line("stopped before NATS was there"),
+        },
     };
+    let (_lock, server) = ours.unzip();
     let address = server
         .as_ref()
         .map_or_else(|| context.given_address().unwrap_or_default(), Server::url)
@@ -136,6 +127,18 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
     let ended = session.run(manifests, watch, &signals, server).await;
     state.untell();
     ended
+}
+
+/// A server of ours, and the lock of its store.
+async fn begin(args: &Args, state: &StateFolder) -> Result<(StoreLock, Server)> {
+    let lock = StoreLock::take(state.path()).await?;
+    let begin = Begin::look(args.port).await?;
+    // Nothing is given up for a server that can't be had.
+    if args.fresh {
+        state.empty_store()?;
+    }
+    let server = Server::start(begin, state.path(), &state.store(), &lock).await?;
+    Ok((lock, server))
 }
 
 /// Nothing is started for manifests that are wrong from the start.

@@ -5,7 +5,7 @@ use crate::commands::projection;
 use crate::context::Context;
 use crate::error::{CliError, Exit, Result, chain};
 use crate::figures::{self, Figures, ProjectionFigures};
-use crate::output::{Format, Text, Tone, grouped};
+use crate::output::{Format, Text, Tone, grouped, visible};
 use std::collections::{BTreeMap, BTreeSet};
 use tidemill_core::json::{Object, Value};
 use tidemill_core::names::{Kind, ResourceId, decode_token, encode_token};
@@ -71,7 +71,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
     {
         eprintln!(
             "warning: {projection} is stopped ({}): {}",
-            stopped.reason, stopped.message
+            visible(&stopped.reason),
+            visible(&stopped.message)
         );
     }
     shown

@@ -7,7 +7,7 @@ use super::observe::StreamFigures;
 use super::workers::State;
 use crate::error::Result;
 use crate::figures::Figures;
-use crate::output::{Output, Text, Tone, count, grouped};
+use crate::output::{Output, Text, Tone, count, grouped, visible};
 use live::Region;
 use std::collections::{BTreeMap, VecDeque};
 use tidemill_core::definition::StreamRef;
@@ -105,7 +105,8 @@ impl<'a> Screen<'a> {
         lines.extend(table.lines().map(str::to_owned));
         if !self.shown.problems.is_empty() {
             lines.push(String::new());
-            lines.extend(self.shown.problems.iter().cloned());
+            let problems = self.shown.problems.iter();
+            lines.extend(problems.map(|problem| visible(problem).into_owned()));
         }
         if !self.messages.is_empty() {
             lines.push(String::new());
@@ -114,7 +115,7 @@ impl<'a> Screen<'a> {
                 format!(
                     "{}: {}",
                     if said.error { "error" } else { "warning" },
-                    said.text
+                    visible(&said.text)
                 )
             }));
         }

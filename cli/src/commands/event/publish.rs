@@ -6,7 +6,7 @@ mod progress;
 use crate::catalog;
 use crate::context::Context;
 use crate::error::{CliError, Exit, Result, chain};
-use crate::output::{count, grouped};
+use crate::output::{count, grouped, visible};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use lines::{Line, Lines};
@@ -343,6 +343,7 @@ impl<'a> Session<'a> {
         let shown = self.summary.refused + self.summary.unknown <= SHOWN_MAX;
         if shown && self.for_people {
             self.progress.clear();
+            let reason = visible(&reason);
             match line {
                 Some(line) => eprintln!("line {line}: {reason}"),
                 None => eprintln!("refused: {reason}"),

@@ -423,10 +423,6 @@ impl Shown {
             }
             Content::Unreadable { reason, subject } => format!("no event: {reason} (on {subject})"),
         };
-        let text: String = text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
         format!("{}  {}  {}", self.position, self.stored_at, text.trim_end())
     }
 }

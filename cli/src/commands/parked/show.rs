@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args, nats: &Nats, context: &Context) -> Result<()
             Some(advice)
                 if described.summary.state == InstanceState::Parked && context.for_people() =>
             {
-                context.output.line(format!("\n{advice}"))
+                context.output.lines(&format!("\n{advice}"))
             }
             _ => Ok(()),
         };
@@ -96,15 +96,16 @@ fn for_people(
             (Some(reason), Some(message)) => format!("{reason}: {message}"),
             _ => "waits behind the one before it".to_owned(),
         };
+        context.output.line("")?;
         context
             .output
-            .line(format!("\nposition {}: {why}", one.position))?;
+            .line(format!("position {}: {why}", one.position))?;
         if let Some(event) = &one.event {
             let text = serde_json::to_string_pretty(event).unwrap_or_default();
-            context.output.line(text)?;
+            context.output.lines(&text)?;
         }
     }
-    context.output.line(match resource.kind {
+    context.output.lines(match resource.kind {
         _ if foreign => "\nworkers leave it alone, and nothing waits behind it",
         Kind::Projection => {
             "\nredrive folds it again, then what follows; skip leaves this one out for good"

@@ -63,6 +63,7 @@ async fn candidates(from: Option<&Path>) -> Vec<PathBuf> {
 async fn go_bin() -> Option<PathBuf> {
     let output = Command::new("go")
         .args(["env", "GOPATH"])
+        .kill_on_drop(true)
         .output()
         .await
         .ok()?;
@@ -76,7 +77,12 @@ async fn go_bin() -> Option<PathBuf> {
 }
 
 async fn version_of(program: &Path) -> Option<String> {
-    let output = Command::new(program).arg("--version").output().await.ok()?;
+    let output = Command::new(program)
+        .arg("--version")
+        .kill_on_drop(true)
+        .output()
+        .await
+        .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.trim().rsplit(['v', ' ']).next()?.to_owned())
 }
