@@ -9,10 +9,15 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 use support::mistakes::{MISTAKES, RIGHT, made};
 use support::{Shell, documented_manifests};
 use tidemill_testbed::binaries::workspace_root;
+use tidemill_testbed::wait::within;
 use tidemill_testbed_cluster::ControlPlane;
+
+/// Longest wait for a kind's schema to be published: a second or two on an idle machine.
+const PUBLISHED_MAX: Duration = Duration::from_secs(60);
 
 /// An API server that knows Tidemill's kinds.
 struct Cluster {
@@ -34,6 +39,14 @@ impl Cluster {
         }
         let established = ["wait", "--for=condition=Established", "crd", "--all"];
         cluster.kubectl(&established).await.unwrap();
+        for kind in ["eventstreams", "projections", "sagas"] {
+            // An established kind is served at once, but found and explained a while later: discovery and its schemas are
+            // published by controllers of their own.
+            let explained = within(PUBLISHED_MAX, async || {
+                cluster.kubectl(&["explain", kind]).await.map(drop)
+            });
+            explained.await.unwrap();
+        }
         cluster
     }
 
