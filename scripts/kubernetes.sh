@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Builds the programs of a real Kubernetes from source, pinned by testbed/kubernetes/go.sum, into .tools/kubernetes, and adds where that is to
 # .tools/env (TIDEMILL_KUBERNETES). Some minutes the first time, then nothing until a version changes.
-#   scripts/kubernetes.sh          etcd, kube-apiserver, kubectl: what tests of the operator need
+#   scripts/kubernetes.sh          etcd, kube-apiserver, kubectl, helm: what tests of the operator need
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 module=testbed/kubernetes
 programs=(k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl ./cmd/etcd)
+
+helm_version=v4.3.1
 
 say() { printf 'kubernetes: %s\n' "$*"; }
 die() {
@@ -19,10 +21,15 @@ version=$(awk '$1 == "k8s.io/kubernetes" { print $2; exit }' $module/go.mod)
 folder=$PWD/.tools/kubernetes
 mkdir -p "$folder"
 # Other versions, other programs.
-pinned=$(cat $module/go.mod $module/go.sum $module/cmd/*/*.go | cksum)
+pinned=$(cat $module/go.mod $module/go.sum $module/cmd/*/*.go <(echo "helm $helm_version") | cksum)
 if [[ $(cat "$folder/pinned" 2>/dev/null) != "$pinned" ]]; then
     rm -f "$folder"/*
     printf '%s' "$pinned" >"$folder/pinned"
+fi
+# Of a module with replacements of its own: by its version alone.
+if [[ ! -x $folder/helm ]]; then
+    say "building helm $helm_version (a minute or two)"
+    GOBIN=$folder CGO_ENABLED=0 go install -trimpath -ldflags "-s -w" "helm.sh/helm/v4/cmd/helm@$helm_version"
 fi
 for package in "${programs[@]}"; do
     name=${package##*/}

@@ -16,6 +16,5 @@ pub(crate) mod observe;
 pub(crate) mod replicas;
 pub(crate) mod screen;
 pub(crate) mod server;
-mod starts;
 pub(crate) mod watch;
 pub(crate) mod workers;

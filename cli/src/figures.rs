@@ -1,10 +1,10 @@
-//! What workers count, summed over the partitions of a resource.
+//! What workers count of a resource, in words.
 
 use crate::error::{CliError, Exit, Result, chain};
 use crate::output::{count, grouped};
 use serde::Serialize;
+use tidemill_core::figures::{ProjectionFigures, SagaFigures};
 use tidemill_core::names::{COUNTERS_BUCKET, Kind, ResourceId, parse_counters_key};
-use tidemill_core::status::{ProjectionCounters, SagaCounters};
 use tidemill_nats::{KvBucket, KvError, Nats, Publisher, ReadError};
 
 /// Figures of a resource of either kind.
@@ -15,58 +15,6 @@ pub(crate) enum Figures {
     Projection(ProjectionFigures),
     /// Of a Saga.
     Saga(SagaFigures),
-}
-
-/// Figures of a Projection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ProjectionFigures {
-    /// Events read.
-    pub(crate) seen: u64,
-    /// Events that a handler matched.
-    pub(crate) matched: u64,
-    /// Events that none matched.
-    pub(crate) skipped: u64,
-    /// Events not folded yet; unknown where nobody looks.
-    pub(crate) lag: Option<u64>,
-    /// Keys parked now.
-    pub(crate) parked_keys: u64,
-    /// Events left out: `onError: Skip`, or a person's decision.
-    pub(crate) left_out: u64,
-    /// Events that were gone from the stream before they were folded.
-    pub(crate) gone: u64,
-}
-
-/// Figures of a Saga.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct SagaFigures {
-    /// Events of trigger streams read.
-    pub(crate) seen: u64,
-    /// Events that matched a trigger.
-    pub(crate) matched: u64,
-    /// Events that matched none.
-    pub(crate) skipped: u64,
-    /// Parked trigger events: they can't be read or give no id, and started nothing.
-    pub(crate) parked_triggers: u64,
-    /// Instances started, ever.
-    pub(crate) started: u64,
-    /// Instances that go on now.
-    pub(crate) running: u64,
-    /// Instances completed, ever.
-    pub(crate) completed: u64,
-    /// Instances compensated, ever.
-    pub(crate) compensated: u64,
-    /// Instances parked now.
-    pub(crate) parked: u64,
-    /// Attempts made again.
-    pub(crate) retried: u64,
-    /// Replies that came too late.
-    pub(crate) late_replies: u64,
-    /// Replies with a wrong token.
-    pub(crate) forged_replies: u64,
-    /// Times the log was set back.
-    pub(crate) log_resets: u64,
 }
 
 impl Figures {
@@ -80,16 +28,9 @@ impl Figures {
 
     /// The sum over partitions, each as it is in the bucket. What can't be read counts nothing: another version wrote it.
     pub(crate) fn sum<'a>(kind: Kind, partitions: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let partitions = partitions.into_iter();
         match kind {
-            Kind::Projection => {
-                let read = partitions.filter_map(|bytes| serde_json::from_slice(bytes).ok());
-                Figures::Projection(read.fold(ProjectionFigures::none(), ProjectionFigures::and))
-            }
-            Kind::Saga => {
-                let read = partitions.filter_map(|bytes| serde_json::from_slice(bytes).ok());
-                Figures::Saga(read.fold(SagaFigures::default(), SagaFigures::and))
-            }
+            Kind::Projection => Figures::Projection(ProjectionFigures::sum(partitions)),
+            Kind::Saga => Figures::Saga(SagaFigures::sum(partitions)),
         }
     }
 
@@ -104,8 +45,8 @@ impl Figures {
     /// What is particular to the kind, in words.
     pub(crate) fn detail(&self) -> String {
         match self {
-            Figures::Projection(figures) => figures.detail(),
-            Figures::Saga(figures) => figures.detail(),
+            Figures::Projection(figures) => projection_detail(figures),
+            Figures::Saga(figures) => saga_detail(figures),
         }
     }
 
@@ -132,42 +73,18 @@ impl Figures {
     }
 }
 
-impl ProjectionFigures {
-    /// Nothing was counted.
-    fn none() -> Self {
-        ProjectionFigures {
-            lag: Some(0),
-            ..ProjectionFigures::default()
-        }
+fn projection_detail(figures: &ProjectionFigures) -> String {
+    let mut text = match figures.lag {
+        Some(lag) => format!("lag {}", grouped(lag)),
+        None => "lag unknown".to_owned(),
+    };
+    if figures.parked_keys > 0 {
+        text.push_str(&format!(", {} parked", count(figures.parked_keys, "key")));
     }
-
-    fn and(mut self, counters: ProjectionCounters) -> Self {
-        self.seen += counters.seen;
-        self.matched += counters.matched;
-        self.skipped += counters.skipped;
-        self.parked_keys += counters.parked_keys;
-        // Each partition tells the lag of the whole stream as it was when it was written.
-        let lag: u64 = counters.sources.values().map(|source| source.lag).sum();
-        self.lag = self.lag.max(Some(lag));
-        self.left_out += counters.left_out;
-        // The same of the whole stream.
-        self.gone = self.gone.max(counters.gone);
-        self
+    for loss in losses(figures.left_out, figures.gone) {
+        text.push_str(&format!(", {loss}"));
     }
-
-    fn detail(&self) -> String {
-        let mut text = match self.lag {
-            Some(lag) => format!("lag {}", grouped(lag)),
-            None => "lag unknown".to_owned(),
-        };
-        if self.parked_keys > 0 {
-            text.push_str(&format!(", {} parked", count(self.parked_keys, "key")));
-        }
-        for loss in losses(self.left_out, self.gone) {
-            text.push_str(&format!(", {loss}"));
-        }
-        text
-    }
+    text
 }
 
 /// What rows lack, in words; nothing if they have it all.
@@ -177,52 +94,30 @@ pub(crate) fn losses(left_out: u64, gone: u64) -> impl Iterator<Item = String> {
     left_out.into_iter().chain(gone)
 }
 
-impl SagaFigures {
-    /// How many trigger events are parked, in words; nothing if none is.
-    pub(crate) fn parked_triggers(&self) -> Option<String> {
-        (self.parked_triggers > 0).then(|| count(self.parked_triggers, "parked trigger event"))
-    }
+/// How many trigger events are parked, in words; nothing if none is.
+pub(crate) fn parked_triggers(figures: &SagaFigures) -> Option<String> {
+    (figures.parked_triggers > 0).then(|| count(figures.parked_triggers, "parked trigger event"))
+}
 
-    fn and(mut self, counters: SagaCounters) -> Self {
-        for trigger in counters.triggers.values() {
-            self.seen += trigger.seen;
-            self.matched += trigger.matched;
-            self.skipped += trigger.skipped;
-            self.parked_triggers += trigger.parked;
-        }
-        self.started += counters.started;
-        self.running += counters.running;
-        self.completed += counters.completed;
-        self.compensated += counters.compensated;
-        self.parked += counters.parked;
-        self.retried += counters.retried;
-        self.late_replies += counters.late_replies;
-        self.forged_replies += counters.forged_replies;
-        // Every partition sees every one.
-        self.log_resets = self.log_resets.max(counters.log_resets);
-        self
+fn saga_detail(figures: &SagaFigures) -> String {
+    let [started, running, completed, compensated, parked] = [
+        figures.started,
+        figures.running,
+        figures.completed,
+        figures.compensated,
+        figures.parked,
+    ]
+    .map(grouped);
+    let mut text = format!(
+        "started {started}, running {running}, completed {completed}, compensated {compensated}, parked {parked}"
+    );
+    if let Some(parked) = parked_triggers(figures) {
+        text.push_str(&format!(", {parked}"));
     }
-
-    fn detail(&self) -> String {
-        let [started, running, completed, compensated, parked] = [
-            self.started,
-            self.running,
-            self.completed,
-            self.compensated,
-            self.parked,
-        ]
-        .map(grouped);
-        let mut text = format!(
-            "started {started}, running {running}, completed {completed}, compensated {compensated}, parked {parked}"
-        );
-        if let Some(parked) = self.parked_triggers() {
-            text.push_str(&format!(", {parked}"));
-        }
-        if self.log_resets > 0 {
-            text.push_str(", LogReset: the log was set back");
-        }
-        text
+    if figures.log_resets > 0 {
+        text.push_str(", LogReset: the log was set back");
     }
+    text
 }
 
 /// Reads the figures of a resource.

@@ -9,6 +9,7 @@ pub mod decimal;
 pub mod definition;
 pub mod envelope;
 pub mod expression;
+pub mod figures;
 pub mod json;
 pub mod names;
 pub mod parked;

@@ -15,6 +15,9 @@ use tokio::sync::broadcast::error::RecvError;
 /// Metadata key of a stream's incarnation.
 pub const INCARNATION_KEY: &str = "tidemill.dev/incarnation";
 
+/// Where the server says that a stream was made, changed or deleted, whoever did it; the last token is the stream's name.
+pub const STREAM_ADVISORIES: &str = "$JS.EVENT.ADVISORY.STREAM.>";
+
 const STREAM_NOT_FOUND: u64 = 10059;
 const MESSAGE_NOT_FOUND: u64 = 10037;
 

@@ -22,7 +22,7 @@ pub mod reader;
 pub mod subscription;
 mod undeliverable;
 
-pub use api::{ApiError, StreamState};
+pub use api::{ApiError, STREAM_ADVISORIES, StreamState};
 pub use connection::{ConnectError, ConnectionStatus, Nats};
 pub use kv::{Guard, KvBucket, KvEntry, KvError, KvReader, KvWrite};
 pub use message::{StoredMessage, header_map};

@@ -135,6 +135,34 @@ pub struct Fixed {
     pub why: &'static str,
 }
 
+/// Whether a stream that carries another mark, or none, becomes the plan's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Take {
+    /// Never.
+    #[default]
+    Never,
+    /// If it carries no mark.
+    IfUnowned,
+    /// If it carries this one's: `<cluster>/<namespace>/<name>`, of the same kind.
+    From(String),
+}
+
+impl Take {
+    fn permits(&self, owner: Option<&str>, kind: &str) -> bool {
+        match (self, owner) {
+            (Take::IfUnowned, None) => true,
+            (Take::From(wanted), Some(owner)) => {
+                let wanted: Vec<&str> = wanted.split('/').collect();
+                let owner: Vec<&str> = owner.split('/').collect();
+                matches!((wanted.as_slice(), owner.as_slice()),
+                    ([cluster, namespace, name], [c, ns, k, n])
+                        if cluster == c && namespace == ns && kind == *k && name == n)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What a stream shall be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamPlan {
@@ -162,6 +190,8 @@ pub struct StreamPlan {
     pub may_lose: bool,
     /// Whose it is.
     pub mark: Mark,
+    /// Whether it is taken where another has it.
+    pub take: Take,
     /// What can't change any more once it is there.
     pub fixed: Vec<Fixed>,
     /// Further settings, as JetStream's API names them; they win over the others.
@@ -184,6 +214,7 @@ impl StreamPlan {
             compression: false,
             may_lose: false,
             mark,
+            take: Take::Never,
             fixed: Vec::new(),
             further: BTreeMap::new(),
         }
@@ -288,6 +319,7 @@ impl StreamPlan {
             compression,
             may_lose: _,
             mark,
+            take: _,
             fixed,
             further,
         } = self;
@@ -620,7 +652,8 @@ pub fn owner_of(metadata: &BTreeMap<String, String>) -> Option<String> {
 pub fn decide(plan: &StreamPlan, present: &StreamState) -> Decision {
     let metadata = present.metadata();
     let owner = owner_of(&metadata);
-    if owner.as_deref() != Some(&plan.mark.to_string()) {
+    let is_taken = owner.as_deref() != Some(&plan.mark.to_string());
+    if is_taken && !plan.take.permits(owner.as_deref(), &plan.mark.kind) {
         return Decision::Refuse(Refusal::Foreign {
             stream: plan.name.clone(),
             owner,
@@ -665,6 +698,24 @@ pub fn decide(plan: &StreamPlan, present: &StreamState) -> Decision {
         }
         config.insert(key.clone(), wanted);
         changed.push(key);
+    }
+    if is_taken {
+        let mut metadata: Map<String, Value> = metadata
+            .into_iter()
+            .map(|(key, value)| (key, json!(value)))
+            .collect();
+        // Positions in it stay what they were: it keeps its incarnation, which without a mark is its creation time.
+        metadata
+            .entry(INCARNATION_KEY)
+            .or_insert_with(|| json!(present.incarnation));
+        for (key, value) in plan.mark.owner() {
+            metadata.insert(key.to_owned(), json!(value));
+        }
+        for fixed in &plan.fixed {
+            metadata.insert(fixed.key.to_owned(), json!(fixed.value));
+        }
+        config.insert("metadata".to_owned(), Value::Object(metadata));
+        changed.push("metadata".to_owned());
     }
     if changed.is_empty() {
         Decision::Nothing

@@ -1,6 +1,8 @@
 //! What a compiled resource needs in NATS: its streams and buckets. The operator and `tidemill dev` make the same of the same manifest.
 //!
-//! Pure: [`tidemill_nats::provision::ensure`] makes it so.
+//! Plans are pure; [`tidemill_nats::provision::ensure`] makes it so.
+
+pub mod starts;
 
 use std::time::Duration;
 use tidemill_core::names::{

@@ -17,7 +17,9 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crds", "core"),
     ("nats", "core"),
     ("provision", "core crds nats"),
-    ("worker-runtime", "core nats"),
+    ("service", "nats"),
+    ("operator", "core crds nats provision service"),
+    ("worker-runtime", "core nats service"),
     ("worker-projection", "core nats worker-runtime"),
     ("worker-saga", "core nats worker-runtime"),
     (

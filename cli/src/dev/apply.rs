@@ -1,9 +1,9 @@
 //! From manifests to streams, buckets and contracts.
 
-use super::{limits, starts};
+use super::limits;
 use crate::catalog::stream_of_owner;
 use crate::context::api_error;
-use crate::error::{Result, chain};
+use crate::error::{CliError, Result, chain};
 use crate::manifests::{Declared, Manifests};
 use std::collections::{BTreeMap, BTreeSet};
 use tidemill_core::contract::{CONTRACT_VERSION, Connection, Contract, StreamBinding};
@@ -13,6 +13,7 @@ use tidemill_crds::manifest::Plan;
 use tidemill_nats::provision::{Loss, Outcome, StreamPlan, ensure, refusal};
 use tidemill_nats::{ApiError, Nats};
 use tidemill_provision::Installation;
+use tidemill_provision::starts::{self, StartError};
 
 /// Cluster id without Kubernetes.
 const CLUSTER: &str = "dev";
@@ -91,7 +92,7 @@ pub(crate) async fn apply(
                 let [parked, rows] = installation.projection(&plan, &incarnation());
                 if make_both(nats, &parked, &rows, &shown, &mut applied).await? {
                     let contract = contract(&plan.resource, connection, &declared, plan.workload());
-                    starts::remember(nats, &contract).await?;
+                    remember(nats, &contract).await?;
                     applied.contracts.insert(plan.resource.clone(), contract);
                 }
             }
@@ -99,7 +100,7 @@ pub(crate) async fn apply(
                 let [parked, log] = installation.saga(&plan, &incarnation());
                 if make_both(nats, &parked, &log, &shown, &mut applied).await? {
                     let contract = contract(&plan.resource, connection, &declared, plan.workload());
-                    starts::remember(nats, &contract).await?;
+                    remember(nats, &contract).await?;
                     applied.contracts.insert(plan.resource.clone(), contract);
                 }
             }
@@ -169,6 +170,14 @@ async fn make_both(
     }
     Ok(make(nats, own, resource, applied).await?.is_some()
         && make(nats, parked, resource, applied).await?.is_some())
+}
+
+async fn remember(nats: &Nats, contract: &Contract) -> Result<()> {
+    let remembered = starts::remember(nats, contract).await;
+    remembered.map_err(|error| match error {
+        StartError::Stream(error) => api_error(&error),
+        error @ StartError::Store { .. } => CliError::failed(error.to_string()),
+    })
 }
 
 /// Nothing if it can't be had, else what its limits would delete and are held for.

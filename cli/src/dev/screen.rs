@@ -220,7 +220,7 @@ fn kind_of(resource: &ResourceId) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::SagaFigures;
+    use tidemill_core::figures::SagaFigures;
 
     fn board(state: State, completed: u64) -> Board {
         let saga = ResourceId::new(Kind::Saga, "shop", "orders");

@@ -2,6 +2,8 @@
 
 use crate::identity::{Identity, IdentityError};
 use crate::programs::{Programs, ProgramsError};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -65,7 +67,7 @@ pub struct ControlPlane {
     _etcd: Process,
     _etcd_ports: [Port; 2],
     kubeconfig: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl ControlPlane {
@@ -84,8 +86,11 @@ impl ControlPlane {
         let reserve = || Port::reserve().map_err(io("finding a free port"));
         let (port, etcd_ports) = (reserve()?, [reserve()?, reserve()?]);
         let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, kubeconfig_text(&identity, &port))
-            .map_err(io("writing the kubeconfig"))?;
+        std::fs::write(
+            &kubeconfig,
+            kubeconfig_text(&identity, &port, &identity.admin_token),
+        )
+        .map_err(io("writing the kubeconfig"))?;
         let url = |port: &Port| format!("http://127.0.0.1:{}", port.number());
         let [clients, peers] = [url(&etcd_ports[0]), url(&etcd_ports[1])];
         let etcd = Process::builder(programs.path("etcd")?)
@@ -109,7 +114,7 @@ impl ControlPlane {
             _etcd: etcd,
             _etcd_ports: etcd_ports,
             kubeconfig,
-            _folder: folder,
+            folder,
         };
         plane.start_apiserver().await?;
         Ok(plane)
@@ -171,9 +176,49 @@ impl ControlPlane {
         client(&self.kubeconfig).await
     }
 
+    /// Installs definitions and waits until they are served.
+    ///
+    /// # Errors
+    /// If they aren't taken.
+    pub async fn install(
+        &self,
+        definitions: impl IntoIterator<Item = CustomResourceDefinition>,
+    ) -> Result<(), ControlPlaneError> {
+        let api: Api<CustomResourceDefinition> = Api::all(self.client().await?);
+        for definition in definitions {
+            let created = api.create(&PostParams::default(), &definition).await?;
+            let name = created.metadata.name.unwrap_or_default();
+            let established = within(READY_MAX, async || {
+                let now = api.get(&name).await.map_err(|error| error.to_string())?;
+                let conditions = now.status.and_then(|status| status.conditions);
+                let mut conditions = conditions.iter().flatten();
+                match conditions.any(|one| one.type_ == "Established" && one.status == "True") {
+                    true => Ok(()),
+                    false => Err(format!("{name} isn't established")),
+                }
+            });
+            established.await.map_err(ControlPlaneError::NotReady)?;
+        }
+        Ok(())
+    }
+
     /// The file that says how it is reached, with every right.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// A client with the rights of a bearer token.
+    ///
+    /// # Errors
+    /// If none can be made.
+    pub async fn client_as(&self, token: &str) -> Result<kube::Client, ControlPlaneError> {
+        let path = self.folder.path().join("kubeconfig-of-token");
+        let text = kubeconfig_text(&self.identity, &self.port, token);
+        std::fs::write(&path, text).map_err(|source| ControlPlaneError::Io {
+            what: "writing a kubeconfig",
+            source,
+        })?;
+        client(&path).await
     }
 
     /// A kubectl that talks to it.
@@ -181,10 +226,23 @@ impl ControlPlane {
     /// # Errors
     /// If the program isn't there.
     pub fn kubectl(&self) -> Result<tokio::process::Command, ControlPlaneError> {
-        let mut command = tokio::process::Command::new(self.programs.path("kubectl")?);
+        self.command("kubectl")
+    }
+
+    /// A helm that talks to it.
+    ///
+    /// # Errors
+    /// If the program isn't there.
+    pub fn helm(&self) -> Result<tokio::process::Command, ControlPlaneError> {
+        self.command("helm")
+    }
+
+    fn command(&self, program: &str) -> Result<tokio::process::Command, ControlPlaneError> {
+        let mut command = tokio::process::Command::new(self.programs.path(program)?);
+        // Whatever they keep, they keep here.
         command
             .env("KUBECONFIG", &self.kubeconfig)
-            .env_remove("HOME");
+            .env("HOME", self.folder.path());
         Ok(command)
     }
 
@@ -210,14 +268,14 @@ async fn client(kubeconfig: &Path) -> Result<kube::Client, ControlPlaneError> {
 }
 
 /// Text of a kubeconfig: JSON is YAML.
-fn kubeconfig_text(identity: &Identity, port: &Port) -> String {
+fn kubeconfig_text(identity: &Identity, port: &Port, token: &str) -> String {
     let name = "testbed";
     let server = format!("https://127.0.0.1:{}", port.number());
     let text = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority": identity.authority}}],
-        "users": [{"name": name, "user": {"token": identity.admin_token}}],
+        "users": [{"name": name, "user": {"token": token}}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
     });

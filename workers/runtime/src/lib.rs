@@ -1,16 +1,11 @@
-//! What every worker stands on: logs, metrics, health, signals, control requests, and who owns which partition.
+//! What every worker stands on besides [`tidemill_service`]: control requests, counters, and who owns which partition.
 //!
 //! A worker binary and `tidemill dev` make a [`WorkerContext`] and give it to a driver (projection or saga).
 
 pub mod backoff;
 pub mod control;
 pub mod counters;
-pub mod health;
-pub mod http;
-pub mod metrics;
 pub mod ownership;
-pub mod shutdown;
-pub mod telemetry;
 
 use std::sync::Arc;
 use tidemill_core::contract::Contract;
@@ -18,8 +13,7 @@ use tidemill_core::planted::{Bug, planted};
 use tidemill_nats::Nats;
 use tokio_util::sync::CancellationToken;
 
-pub use health::Health;
-pub use metrics::Metrics;
+pub use tidemill_service::{Health, Metrics, health, http, metrics, shutdown, telemetry};
 
 /// Everything a driver is given. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use crate::ask;
 use crate::error::{CliError, Result, chain};
-use crate::figures::Figures;
+use crate::figures::{Figures, parked_triggers};
 use crate::output::{Text, Tone};
 use serde::Serialize;
 use tidemill_core::control::{SagaStatus, saga_verb};
@@ -50,7 +50,7 @@ impl State {
         let mut state = Self::of(saga, status, &resets);
         if let Figures::Saga(figures) = figures {
             state.add_log_resets(saga, figures.log_resets);
-            state.add_parked_triggers(saga, figures.parked_triggers());
+            state.add_parked_triggers(saga, parked_triggers(figures));
         }
         Ok(state)
     }

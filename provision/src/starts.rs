@@ -1,39 +1,50 @@
 //! `start: {from: New}` means: from the moment the resource was first accepted. That moment is here, before any worker runs
 //! and before anybody is told the address: what is published from then on counts.
 
-use crate::context::api_error;
-use crate::error::{CliError, Result, chain};
 use tidemill_core::contract::{Contract, Workload};
 use tidemill_core::definition::{Start, StreamRef};
-use tidemill_core::names::COUNTERS_BUCKET;
+use tidemill_core::names::{COUNTERS_BUCKET, ResourceId};
 use tidemill_core::status::ResolvedStart;
-use tidemill_nats::{KvBucket, Nats, Publisher};
+use tidemill_nats::{ApiError, KvBucket, KvError, Nats, Publisher};
+
+/// Why it isn't stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A stream can't be looked at.
+    #[error(transparent)]
+    Stream(#[from] ApiError),
+    /// It can't be written down.
+    #[error("where {resource} begins to read {stream} can't be stored: {source}")]
+    Store {
+        /// Who reads.
+        resource: ResourceId,
+        /// What.
+        stream: StreamRef,
+        /// Why not.
+        source: KvError,
+    },
+}
 
 /// Stores where the streams of a resource are begun that are begun at their end. What is stored already stays.
-pub(crate) async fn remember(nats: &Nats, contract: &Contract) -> Result<()> {
+///
+/// # Errors
+/// [`StartError`]
+pub async fn remember(nats: &Nats, contract: &Contract) -> Result<(), StartError> {
     let bucket = KvBucket::new(&Publisher::new(nats, 1), COUNTERS_BUCKET);
     for stream in begun_at_their_end(contract) {
         let Some(binding) = contract.binding(&stream) else {
             continue;
         };
         let key = contract.resource.start_key(&stream);
-        let failed = |error: &tidemill_nats::KvError| {
-            CliError::failed(format!(
-                "where {} begins to read {stream} can't be stored: {}",
-                contract.resource,
-                chain(error)
-            ))
-        };
-        let state = nats
-            .stream_state(&binding.name)
-            .await
-            .map_err(|error| api_error(&error))?;
+        let state = nats.stream_state(&binding.name).await?;
         let resolved = ResolvedStart::new(stream.clone(), state.incarnation, state.last);
         let value = serde_json::to_vec(&resolved).unwrap_or_default();
-        bucket
-            .create(&key, value)
-            .await
-            .map_err(|error| failed(&error))?;
+        let created = bucket.create(&key, value).await;
+        created.map_err(|source| StartError::Store {
+            resource: contract.resource.clone(),
+            stream,
+            source,
+        })?;
     }
     Ok(())
 }

@@ -1,0 +1,257 @@
+//! What is said of a resource: one verdict, and the conditions `Ready`, `Reconciling` and `Stalled` that come of it, as kstatus
+//! defines them, so that Argo CD, Flux and `kubectl wait` understand.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+/// Why a resource is as it is: a stable word for `reason`, with its class. The table in the documentation is made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// What the spec says is in force.
+    InForce,
+    /// NATS doesn't answer, or refuses for the moment.
+    NatsUnavailable,
+    /// The spec doesn't compile.
+    Invalid,
+    /// The namespace may not use this subject or this name.
+    NotAllowed,
+    /// Another stream takes the same subjects.
+    Conflict,
+    /// The stream is there and another's, or nobody's.
+    NotOwned,
+    /// What would have to change can't be changed in JetStream.
+    Immutable,
+    /// The limits would delete events that are there.
+    WouldLoseEvents,
+    /// The stream was there and is gone.
+    StreamLost,
+    /// The stream is made by somebody else, and isn't there yet.
+    StreamMissing,
+    /// NATS refuses the settings.
+    Refused,
+    /// An EventStream that the definition names isn't there, or can't be used so.
+    StreamUnusable,
+    /// The objects are as they shall be, but the workers aren't ready yet.
+    WorkersNotReady,
+}
+
+/// What a reason means for whoever waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing is to be done.
+    Ready,
+    /// It goes on by itself.
+    Progressing,
+    /// It waits for a person.
+    Stalled,
+}
+
+impl Reason {
+    /// Every reason, in the order of the table.
+    pub const ALL: [Reason; 13] = [
+        Reason::InForce,
+        Reason::NatsUnavailable,
+        Reason::Invalid,
+        Reason::NotAllowed,
+        Reason::Conflict,
+        Reason::NotOwned,
+        Reason::Immutable,
+        Reason::WouldLoseEvents,
+        Reason::StreamLost,
+        Reason::StreamMissing,
+        Reason::Refused,
+        Reason::StreamUnusable,
+        Reason::WorkersNotReady,
+    ];
+
+    /// The word, CamelCase.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::InForce => "InForce",
+            Reason::NatsUnavailable => "NatsUnavailable",
+            Reason::Invalid => "Invalid",
+            Reason::NotAllowed => "NotAllowed",
+            Reason::Conflict => "Conflict",
+            Reason::NotOwned => "NotOwned",
+            Reason::Immutable => "Immutable",
+            Reason::WouldLoseEvents => "WouldLoseEvents",
+            Reason::StreamLost => "StreamLost",
+            Reason::StreamMissing => "StreamMissing",
+            Reason::Refused => "Refused",
+            Reason::StreamUnusable => "StreamUnusable",
+            Reason::WorkersNotReady => "WorkersNotReady",
+        }
+    }
+
+    /// What it means for whoever waits.
+    pub fn class(self) -> Class {
+        match self {
+            Reason::InForce => Class::Ready,
+            Reason::NatsUnavailable | Reason::StreamMissing | Reason::WorkersNotReady => {
+                Class::Progressing
+            }
+            Reason::Invalid
+            | Reason::NotAllowed
+            | Reason::Conflict
+            | Reason::NotOwned
+            | Reason::Immutable
+            | Reason::WouldLoseEvents
+            | Reason::StreamLost
+            | Reason::StreamUnusable
+            | Reason::Refused => Class::Stalled,
+        }
+    }
+}
+
+/// How a resource is, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The stable word.
+    pub reason: Reason,
+    /// For people: what is wrong, where, and what would do.
+    pub message: String,
+}
+
+impl Verdict {
+    /// A verdict.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Verdict {
+        Verdict {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// Longest message of a condition, in bytes: what the schema allows.
+const MESSAGE_BYTES_MAX: usize = 32_768;
+
+/// The conditions of a verdict. Those of other types stay, and a condition keeps its time for as long as its status is the same.
+pub fn conditions(
+    old: &[Condition],
+    verdict: &Verdict,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let class = verdict.reason.class();
+    let wanted = [
+        ("Ready", class == Class::Ready),
+        ("Reconciling", class == Class::Progressing),
+        ("Stalled", class == Class::Stalled),
+    ];
+    let mut conditions: Vec<Condition> = wanted
+        .into_iter()
+        .map(|(type_, holds)| {
+            let status = if holds { "True" } else { "False" };
+            let same = old
+                .iter()
+                .find(|condition| condition.type_ == type_ && condition.status == status);
+            // `Ready` always says why; of the others only the one that holds.
+            let (reason, message) = match holds || type_ == "Ready" {
+                true => (verdict.reason.word(), cut(&verdict.message)),
+                false => (absent(type_), ""),
+            };
+            Condition {
+                type_: type_.to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_owned(),
+                message: message.to_owned(),
+                observed_generation: generation,
+                last_transition_time: same.map_or(Time(now), |condition| {
+                    condition.last_transition_time.clone()
+                }),
+            }
+        })
+        .collect();
+    let others = old
+        .iter()
+        .filter(|condition| wanted.iter().all(|(type_, _)| condition.type_ != *type_));
+    conditions.extend(others.cloned());
+    conditions
+}
+
+/// Reason of a condition that doesn't hold.
+fn absent(type_: &str) -> &'static str {
+    match type_ {
+        "Reconciling" => "Settled",
+        _ => "NotStalled",
+    }
+}
+
+fn cut(message: &str) -> &str {
+    let mut end = message.len().min(MESSAGE_BYTES_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap_or_default()
+    }
+
+    fn shown(conditions: &[Condition]) -> Vec<String> {
+        let line = |condition: &Condition| {
+            let Condition {
+                type_,
+                status,
+                reason,
+                last_transition_time,
+                ..
+            } = condition;
+            format!(
+                "{type_}={status} {reason} @{}",
+                last_transition_time.0.as_second()
+            )
+        };
+        conditions.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_verdict_is_one_of_three_and_times_are_those_of_changes() {
+        let ready = Verdict::new(Reason::InForce, "stream shop_orders is as the spec says");
+        let first = conditions(&[], &ready, Some(1), at(10));
+        assert_eq!(
+            shown(&first),
+            [
+                "Ready=True InForce @10",
+                "Reconciling=False Settled @10",
+                "Stalled=False NotStalled @10"
+            ]
+        );
+        let again = conditions(&first, &ready, Some(1), at(20));
+        assert_eq!(again, first, "the same verdict writes nothing new");
+        let stalled = Verdict::new(Reason::Conflict, "…");
+        let mut other = first[0].clone();
+        other.type_ = "DataLost".to_owned();
+        let old: Vec<Condition> = first.into_iter().chain([other]).collect();
+        assert_eq!(
+            shown(&conditions(&old, &stalled, Some(2), at(30))),
+            [
+                "Ready=False Conflict @30",
+                "Reconciling=False Settled @10",
+                "Stalled=True Conflict @30",
+                "DataLost=True InForce @10"
+            ]
+        );
+    }
+
+    #[test]
+    fn messages_are_cut_between_characters() {
+        assert_eq!(cut("ä"), "ä");
+        let long = "ä".repeat(MESSAGE_BYTES_MAX);
+        assert_eq!(cut(&long).len(), MESSAGE_BYTES_MAX);
+        let odd = format!("a{long}");
+        assert_eq!(cut(&odd).len(), MESSAGE_BYTES_MAX - 1);
+    }
+
+    #[test]
+    fn words_are_distinct() {
+        let words: std::collections::BTreeSet<&str> =
+            Reason::ALL.iter().map(|reason| reason.word()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+    }
+}

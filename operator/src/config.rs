@@ -1,0 +1,84 @@
+//! The operator's configuration: one YAML file.
+
+use crate::tenancy::Tenancy;
+use crate::worker::{CREDENTIALS_FOLDER, WorkerDefaults};
+use serde::Deserialize;
+use std::path::Path;
+use tidemill_core::contract::Connection;
+use tidemill_provision::Installation;
+
+/// What the operator is told.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// Marks everything that this cluster makes in NATS; two clusters that share a NATS account differ in it.
+    #[serde(default = "main")]
+    pub cluster_id: String,
+    /// How NATS is reached.
+    pub nats: Connection,
+    /// Copies of streams that don't say how many.
+    #[serde(default = "one")]
+    pub replicas: u32,
+    /// What all workers run with.
+    pub workers: WorkerDefaults,
+    /// Which namespaces may use what.
+    #[serde(default)]
+    pub tenancy: Tenancy,
+}
+
+fn main() -> String {
+    "main".to_owned()
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A configuration that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("configuration {file}: {problem}")]
+pub struct ConfigError {
+    file: String,
+    problem: String,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: what is wrong, and where.
+    pub fn read(file: &Path) -> Result<Config, ConfigError> {
+        let error = |problem: String| ConfigError {
+            file: file.display().to_string(),
+            problem,
+        };
+        let text = std::fs::read_to_string(file).map_err(|problem| error(problem.to_string()))?;
+        Config::parse(&text).map_err(|problem| error(problem.to_string()))
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// What is wrong, with its place.
+    pub fn parse(text: &str) -> Result<Config, serde_saphyr::Error> {
+        serde_saphyr::from_str(text)
+    }
+
+    /// How workers reach NATS: as the operator does, but with the credentials of their own namespace.
+    pub fn worker_connection(&self) -> Connection {
+        let credentials = self.workers.credentials_secret.as_ref();
+        Connection {
+            credentials_file: credentials.map(|_| format!("{CREDENTIALS_FOLDER}/nats.creds")),
+            ..self.nats.clone()
+        }
+    }
+
+    /// What is the same for all resources.
+    pub fn installation(&self) -> Installation {
+        Installation {
+            cluster: self.cluster_id.clone(),
+            subject_root: self.nats.subject_root.clone(),
+            replicas: self.replicas,
+        }
+    }
+}

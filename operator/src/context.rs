@@ -1,0 +1,96 @@
+//! What reconcilers may use.
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::jetstream::JetStream;
+use crate::kubernetes::Kubernetes;
+use crate::lease::Claim;
+use crate::tenancy::Tenancy;
+use crate::worker::WorkerDefaults;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tidemill_core::contract::Connection;
+use tidemill_provision::Installation;
+use tokio::sync::OnceCell;
+
+/// Everything that one reconcile is given. Cheap to clone.
+#[derive(Clone)]
+pub struct Context<S, K> {
+    /// JetStream.
+    pub jetstream: S,
+    /// The API server.
+    pub kubernetes: K,
+    /// Cluster id and defaults.
+    pub installation: Arc<Installation>,
+    /// Who may use what.
+    pub tenancy: Arc<Tenancy>,
+    /// How workers reach NATS.
+    pub worker_connection: Connection,
+    /// What is the same for all workers.
+    pub workers: Arc<WorkerDefaults>,
+    /// Whether this operator leads: looked at before each write.
+    pub claim: Claim,
+    /// A new incarnation for each stream that is made.
+    pub incarnation: fn() -> String,
+    failures: Failures,
+    shared: Arc<OnceCell<()>>,
+}
+
+/// How often each object failed in a row.
+type Failures = Arc<Mutex<HashMap<String, u32>>>;
+
+impl<S: JetStream, K: Kubernetes> Context<S, K> {
+    /// A context of a configuration.
+    pub fn new(jetstream: S, kubernetes: K, config: &Config, claim: Claim) -> Self {
+        Context {
+            jetstream,
+            kubernetes,
+            installation: Arc::new(config.installation()),
+            tenancy: Arc::new(config.tenancy.clone()),
+            worker_connection: config.worker_connection(),
+            workers: Arc::new(config.workers.clone()),
+            claim,
+            incarnation: || format!("{:032x}", rand::random::<u128>()),
+            failures: Failures::default(),
+            shared: Arc::default(),
+        }
+    }
+
+    /// Looked at before each write.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`]: another operator may lead.
+    pub fn fence(&self) -> Result<(), Error> {
+        match self.claim.holds() {
+            true => Ok(()),
+            false => Err(Error::Fenced),
+        }
+    }
+
+    /// Makes the buckets that all workers share, once.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`], [`Error::JetStream`]
+    pub async fn shared_buckets(&self) -> Result<(), Error> {
+        let make = async || {
+            self.fence()?;
+            let incarnation = (self.incarnation)();
+            Ok(self.jetstream.shared_buckets(&incarnation).await?)
+        };
+        self.shared.get_or_try_init(make).await.map(|_| ())
+    }
+
+    /// Counts a failure of an object; gives how many there were in a row.
+    pub fn failed(&self, object: &str) -> u32 {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(object.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// The object is well.
+    pub fn succeeded(&self, object: &str) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.remove(object);
+    }
+}

@@ -1,0 +1,87 @@
+//! What can go wrong in one reconcile, and when it is tried again.
+
+use std::time::Duration;
+use tidemill_nats::ApiError;
+use tidemill_provision::starts::StartError;
+
+/// Why a reconcile didn't come to its end. What is wrong with the resource itself is a verdict, not an error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The API server.
+    #[error("the API server: {0}")]
+    Kubernetes(#[from] kube::Error),
+    /// JetStream.
+    #[error("JetStream: {0}")]
+    JetStream(#[from] ApiError),
+    /// Where a stream is begun can't be stored.
+    #[error(transparent)]
+    Start(Box<StartError>),
+    /// Another operator has the lease.
+    #[error("another operator leads")]
+    Fenced,
+}
+
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Error {
+        Error::Start(Box::new(error))
+    }
+}
+
+/// What kind of error it is: it decides when the next attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The object was changed meanwhile: the next attempt sees the change.
+    Conflict,
+    /// It may pass by itself.
+    Transient,
+    /// Nothing is to be tried by this operator.
+    Fenced,
+}
+
+impl Error {
+    /// Its class.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Kubernetes(kube::Error::Api(status)) if status.code == 409 => Class::Conflict,
+            Error::Kubernetes(_) | Error::JetStream(_) | Error::Start(_) => Class::Transient,
+            Error::Fenced => Class::Fenced,
+        }
+    }
+}
+
+/// First and longest wait after a transient error.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// Wait after a conflict.
+const SOON: Duration = Duration::from_millis(100);
+
+/// When the next attempt is made after `failures` in a row. `jitter` is in [0, 1): up to a quarter is taken off, so that many that
+/// failed together don't come back together.
+pub fn wait_after(class: Class, failures: u32, jitter: f64) -> Duration {
+    match class {
+        Class::Conflict => SOON,
+        Class::Fenced => BACKOFF.1,
+        Class::Transient => {
+            let doubled = BACKOFF
+                .0
+                .saturating_mul(1 << failures.saturating_sub(1).min(16));
+            doubled
+                .min(BACKOFF.1)
+                .mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 4.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_minute() {
+        let waits = [1, 2, 3, 8, 1_000]
+            .map(|failures| wait_after(Class::Transient, failures, 0.0).as_millis());
+        assert_eq!(waits, [500, 1_000, 2_000, 60_000, 60_000]);
+        assert_eq!(wait_after(Class::Transient, 1, 1.0).as_millis(), 375);
+        assert_eq!(wait_after(Class::Conflict, 9, 0.5), SOON);
+    }
+}

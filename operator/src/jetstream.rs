@@ -1,0 +1,124 @@
+//! What reconcilers ask of JetStream: a port, so that they are tried against a model as well, and its adapter.
+
+use serde_json::{Map, Value};
+use std::future::Future;
+use tidemill_core::contract::Contract;
+use tidemill_core::names::{COUNTERS_BUCKET, ResourceId, parse_counters_key};
+use tidemill_nats::provision::{self, Loss, Outcome, StreamPlan};
+use tidemill_nats::{ApiError, KvBucket, Nats, Publisher, StreamState};
+use tidemill_provision::starts::{self, StartError};
+
+/// The calls of JetStream that reconcilers make.
+pub trait JetStream: Clone + Send + Sync + 'static {
+    /// A stream as it is; `None` = there is none.
+    fn stream(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<StreamState>, ApiError>> + Send;
+
+    /// Names of the streams that take a subject.
+    fn streams_on(
+        &self,
+        subject: &str,
+    ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+
+    /// What a configuration would delete of what is in a stream, see [`provision::losses`].
+    fn losses(
+        &self,
+        present: &StreamState,
+        config: &Map<String, Value>,
+        changed: &[String],
+    ) -> impl Future<Output = Result<Vec<Loss>, ApiError>> + Send;
+
+    /// Makes the buckets that all workers share, where they aren't there.
+    fn shared_buckets(
+        &self,
+        incarnation: &str,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Stores where the streams of a contract are begun that are begun at their end; what is stored already stays.
+    fn remember_starts(
+        &self,
+        contract: &Contract,
+    ) -> impl Future<Output = Result<(), StartError>> + Send;
+
+    /// What the workers of a resource have counted, partition by partition, as it is stored.
+    fn counters(
+        &self,
+        resource: &ResourceId,
+    ) -> impl Future<Output = Result<Vec<Vec<u8>>, ApiError>> + Send;
+
+    /// Makes a stream.
+    fn create(
+        &self,
+        name: &str,
+        config: &Map<String, Value>,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Changes a stream.
+    fn update(
+        &self,
+        name: &str,
+        config: &Map<String, Value>,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+}
+
+impl JetStream for Nats {
+    async fn stream(&self, name: &str) -> Result<Option<StreamState>, ApiError> {
+        match self.stream_state(name).await {
+            Ok(state) => Ok(Some(state)),
+            Err(ApiError::StreamMissing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn streams_on(&self, subject: &str) -> Result<Vec<String>, ApiError> {
+        Nats::streams_on(self, subject).await
+    }
+
+    async fn losses(
+        &self,
+        present: &StreamState,
+        config: &Map<String, Value>,
+        changed: &[String],
+    ) -> Result<Vec<Loss>, ApiError> {
+        provision::losses(self, present, config, changed).await
+    }
+
+    async fn shared_buckets(&self, incarnation: &str) -> Result<(), ApiError> {
+        for plan in StreamPlan::shared_buckets(incarnation) {
+            if let Outcome::Conflict(why) = provision::ensure(self, &plan).await? {
+                return Err(ApiError::Form(plan.name, why));
+            }
+        }
+        Ok(())
+    }
+
+    async fn remember_starts(&self, contract: &Contract) -> Result<(), StartError> {
+        starts::remember(self, contract).await
+    }
+
+    async fn counters(&self, resource: &ResourceId) -> Result<Vec<Vec<u8>>, ApiError> {
+        let bucket = KvBucket::new(&Publisher::new(self, 1), COUNTERS_BUCKET);
+        let entries = match bucket.entries(&resource.key_prefix()).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                // Figures are for people; that they can't be had stops nothing.
+                tracing::debug!(%resource, %error, "counters can't be read");
+                return Ok(Vec::new());
+            }
+        };
+        let partitions = entries
+            .into_iter()
+            .filter(|(key, entry)| parse_counters_key(key).is_some() && !entry.deleted);
+        Ok(partitions.map(|(_, entry)| entry.value.to_vec()).collect())
+    }
+
+    async fn create(&self, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {
+        provision::create(self, name, config).await
+    }
+
+    async fn update(&self, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {
+        provision::update(self, name, config).await
+    }
+}

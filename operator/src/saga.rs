@@ -1,0 +1,73 @@
+//! Saga: what is its own, see [`crate::workload`].
+
+use crate::workload::{Parts, Runs, Seen, shown};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tidemill_core::contract::StreamBinding;
+use tidemill_core::figures::SagaFigures;
+use tidemill_crds::Problem;
+use tidemill_crds::compile::together::{Streams, bind_saga};
+use tidemill_crds::compile::{self, SagaPlan};
+use tidemill_crds::saga::{Saga, SagaStatus};
+use tidemill_nats::provision::StreamPlan;
+use tidemill_provision::Installation;
+
+impl Runs for Saga {
+    type Plan = SagaPlan;
+    type Status = SagaStatus;
+
+    fn compile(&self) -> Result<SagaPlan, Vec<Problem>> {
+        let report = compile::saga(self);
+        report.plan.ok_or(report.errors)
+    }
+
+    fn parts(plan: &SagaPlan) -> Parts<'_> {
+        Parts {
+            resource: &plan.resource,
+            streams: &plan.streams,
+            replicas: plan.replicas,
+            workload: plan.workload(),
+        }
+    }
+
+    fn bind(plan: &SagaPlan, streams: &Streams) -> Result<Vec<StreamBinding>, Vec<Problem>> {
+        bind_saga(plan, streams)
+    }
+
+    fn streams(plan: &SagaPlan, installation: &Installation, incarnation: &str) -> [StreamPlan; 2] {
+        installation.saga(plan, incarnation)
+    }
+
+    fn conditions(&self) -> &[Condition] {
+        self.status
+            .as_ref()
+            .map_or(&[], |status| &status.conditions)
+    }
+
+    fn status(&self, conditions: Vec<Condition>, seen: Option<&Seen<'_, SagaPlan>>) -> SagaStatus {
+        let before = self.status.clone().unwrap_or_default();
+        let mut status = SagaStatus {
+            observed_generation: self.metadata.generation,
+            conditions,
+            ..before
+        };
+        if let Some(seen) = seen {
+            status.replicas = Some(seen.pods);
+            status.selector = Some(seen.selector.clone());
+            if !seen.counters.is_empty() {
+                let figures = SagaFigures::sum(seen.counters.iter().map(Vec::as_slice));
+                status.started = Some(shown(figures.started));
+                status.running = Some(shown(figures.running));
+                status.completed = Some(shown(figures.completed));
+                status.compensated = Some(shown(figures.compensated));
+                status.parked = Some(shown(figures.parked));
+                status.parked_triggers = Some(shown(figures.parked_triggers));
+            }
+            status.revision = Some(seen.plan.revision.to_string());
+        }
+        status
+    }
+
+    fn present(&self) -> Option<&SagaStatus> {
+        self.status.as_ref()
+    }
+}

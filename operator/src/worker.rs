@@ -1,0 +1,231 @@
+//! What runs a Projection or a Saga in Kubernetes: the objects of its workers. Pure.
+//!
+//! | object | name | what for |
+//! |---|---|---|
+//! | ConfigMap | `tidemill-<kind>-<name>-<hash>` | the contract, immutable, named by its content |
+//! | ServiceAccount | `tidemill-<kind>-<name>` | an identity without rights and without a token |
+//! | Deployment | the same | the workers |
+//! | PodDisruptionBudget | the same | with more than one worker: one at a time goes |
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use tidemill_core::contract::Contract;
+use tidemill_core::names::ResourceId;
+
+/// What is the same for the workers of all resources.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkerDefaults {
+    /// Image of the worker.
+    pub image: String,
+    /// Requests and limits of its container.
+    #[serde(default = "resources")]
+    pub resources: Value,
+    /// Secret in the resource's namespace with the file `nats.creds`; absent = NATS asks for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret: Option<String>,
+}
+
+/// What quotas and restricted namespaces accept. Canonical quantities, as the API server gives them back.
+fn resources() -> Value {
+    json!({
+        "requests": {"cpu": "50m", "memory": "64Mi"},
+        "limits": {"memory": "512Mi"},
+    })
+}
+
+/// What the workers of one resource need.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// What they run, with the connection as they reach it.
+    pub contract: &'a Contract,
+    /// The resource that owns the objects.
+    pub owner: OwnerReference,
+    /// How many.
+    pub replicas: u32,
+    /// The image; it is recorded per resource and doesn't follow the operator's (`workerUpdate`).
+    pub image: &'a str,
+    /// For all resources.
+    pub defaults: &'a WorkerDefaults,
+}
+
+/// The objects of the workers, to be applied in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objects {
+    /// With the contract.
+    pub config_map: Value,
+    /// Without a token.
+    pub service_account: Value,
+    /// The workers.
+    pub deployment: Value,
+    /// `None` = one worker or none, of which none could ever go.
+    pub disruption_budget: Option<Value>,
+}
+
+/// Where the contract is in the pod.
+const CONTRACT_FOLDER: &str = "/etc/tidemill/contract";
+/// Where the credentials are in the pod.
+pub const CREDENTIALS_FOLDER: &str = "/etc/tidemill/nats";
+/// Uid and gid of the worker: nobody in particular.
+const USER: u32 = 65_532;
+/// Workers finish what is in flight, 15 s at most (docs/guide/operations.md).
+const GRACE_SECONDS: u32 = 30;
+const PORT: u32 = 9090;
+
+/// Labels that all objects of a resource's workers carry, and by which they are found.
+pub fn labels(resource: &ResourceId) -> BTreeMap<String, String> {
+    let kind = resource.kind.to_string();
+    [
+        ("app.kubernetes.io/name", "tidemill-worker".to_owned()),
+        (
+            "app.kubernetes.io/instance",
+            format!("{kind}-{}", resource.name),
+        ),
+        (
+            "app.kubernetes.io/managed-by",
+            "tidemill-operator".to_owned(),
+        ),
+        ("tidemill.dev/kind", kind),
+        ("tidemill.dev/name", resource.name.clone()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+/// Name of the ServiceAccount, the Deployment and the budget.
+pub fn name(resource: &ResourceId) -> String {
+    format!("tidemill-{}-{}", resource.kind, resource.name)
+}
+
+/// Name of the ConfigMap of a contract: another content, another name.
+pub fn contract_name(resource: &ResourceId, contract: &str) -> String {
+    // FNV-1a: no secret, only a name; 64 bits of it.
+    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    hash.write(contract.as_bytes());
+    format!("{}-{:016x}", name(resource), hash.finish())
+}
+
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// Makes the objects.
+pub fn objects(wanted: &Wanted<'_>) -> Objects {
+    let resource = &wanted.contract.resource;
+    let contract = wanted.contract.to_json();
+    let (name, contract_name) = (name(resource), contract_name(resource, &contract));
+    let labels = labels(resource);
+    let metadata = |name: &str| {
+        json!({
+            "name": name,
+            "namespace": resource.namespace,
+            "labels": labels,
+            "ownerReferences": [wanted.owner],
+        })
+    };
+    Objects {
+        config_map: json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata(&contract_name),
+            "immutable": true,
+            "data": {"contract.json": contract},
+        }),
+        service_account: json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": metadata(&name),
+            "automountServiceAccountToken": false,
+        }),
+        deployment: json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": metadata(&name),
+            "spec": {
+                "replicas": wanted.replicas,
+                "selector": {"matchLabels": selector(resource)},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": pod(wanted, &name, &contract_name),
+                },
+            },
+        }),
+        disruption_budget: (wanted.replicas > 1).then(|| {
+            json!({
+                "apiVersion": "policy/v1",
+                "kind": "PodDisruptionBudget",
+                "metadata": metadata(&name),
+                "spec": {
+                    "maxUnavailable": 1,
+                    "selector": {"matchLabels": selector(resource)},
+                },
+            })
+        }),
+    }
+}
+
+/// The labels that say which pods are this resource's: they can't be changed later.
+pub fn selector(resource: &ResourceId) -> BTreeMap<String, String> {
+    let mut labels = labels(resource);
+    labels.retain(|key, _| key.starts_with("tidemill.dev/"));
+    labels
+}
+
+fn pod(wanted: &Wanted<'_>, account: &str, contract_name: &str) -> Value {
+    let mut volumes = vec![json!({"name": "contract", "configMap": {"name": contract_name}})];
+    let mut mounts =
+        vec![json!({"name": "contract", "mountPath": CONTRACT_FOLDER, "readOnly": true})];
+    if let Some(secret) = &wanted.defaults.credentials_secret {
+        volumes.push(json!({"name": "nats", "secret": {"secretName": secret}}));
+        mounts.push(json!({"name": "nats", "mountPath": CREDENTIALS_FOLDER, "readOnly": true}));
+    }
+    let probe = |path: &str| json!({"httpGet": {"path": path, "port": "health"}});
+    json!({
+        "serviceAccountName": account,
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [{
+            "name": "worker",
+            "image": wanted.image,
+            "env": [
+                {"name": "TIDEMILL_CONTRACT", "value": format!("{CONTRACT_FOLDER}/contract.json")},
+                {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            ],
+            "ports": [{"name": "health", "containerPort": PORT}],
+            "livenessProbe": probe("/livez"),
+            "readinessProbe": probe("/readyz"),
+            "resources": wanted.defaults.resources,
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": mounts,
+        }],
+        "volumes": volumes,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! Every kind on the model, stopped anywhere.
+
+use crate::model::{Model, Stop};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tidemill_crds::projection::Projection;
+use tidemill_crds::saga::Saga;
+use tidemill_operator::config::Config;
+use tidemill_operator::context::Context;
+use tidemill_operator::error::Error;
+use tidemill_operator::lease::Claim;
+use tidemill_operator::{eventstream, workload};
+
+/// Longest reconcile, in calls, that is tried: none may need as many.
+const CALLS_MAX: u32 = 200;
+
+/// A context as a fresh operator has it.
+fn context(model: &Model) -> Arc<Context<Model, Model>> {
+    let config = json!({
+        "nats": {"servers": ["nats://nats:4222"]},
+        "workers": {"image": "worker:1"},
+    });
+    let config: Config = serde_json::from_value(config).unwrap();
+    let (jetstream, kubernetes) = (model.clone(), model.clone());
+    let mut context = Context::new(jetstream, kubernetes, &config, Claim::alone());
+    // The same each time, so that worlds can be compared.
+    context.incarnation = || "i-1".to_owned();
+    Arc::new(context)
+}
+
+fn resource(kind: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "tidemill.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "shop", "generation": 1, "uid": name},
+        "spec": spec,
+    })
+}
+
+fn key(resource: &Value) -> String {
+    let name = resource["metadata"]["name"].as_str().unwrap();
+    format!("{}/shop/{name}", resource["kind"].as_str().unwrap())
+}
+
+/// A world in which these were applied.
+fn world(resources: &[Value]) -> Model {
+    let model = Model::default();
+    for resource in resources {
+        model.with(|state| state.objects.insert(key(resource), resource.clone()));
+    }
+    model
+}
+
+/// One pass over all resources, as a fresh operator makes it; the first error.
+async fn pass(model: &Model, resources: &[Value]) -> Result<(), Error> {
+    let context = context(model);
+    for resource in resources {
+        let now = model.with(|state| state.objects[&key(resource)].clone());
+        let context = Arc::clone(&context);
+        match now["kind"].as_str().unwrap() {
+            "EventStream" => eventstream::reconcile(parsed(now), context).await?,
+            "Projection" => workload::reconcile::<_, _, Projection>(parsed(now), context).await?,
+            _ => workload::reconcile::<_, _, Saga>(parsed(now), context).await?,
+        };
+    }
+    Ok(())
+}
+
+fn parsed<T: DeserializeOwned>(object: Value) -> Arc<T> {
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+async fn settle(model: &Model, resources: &[Value]) {
+    model.stop_at(None);
+    for _ in 0..3 {
+        pass(model, resources).await.unwrap();
+    }
+}
+
+/// Changes the spec of what was applied.
+fn change(model: &Model, resource: &Value, spec: Value) {
+    model.with(|state| {
+        let object = state.objects.get_mut(&key(resource)).unwrap();
+        object["spec"] = spec;
+        object["metadata"]["generation"] = json!(2);
+    });
+}
+
+/// Tries a change with a stop after each call, done and not done; counts how many stops there were.
+async fn converges(resources: &[Value], what: &str, changed: impl Fn(&Model)) -> u32 {
+    let undisturbed = world(resources);
+    settle(&undisturbed, resources).await;
+    changed(&undisturbed);
+    settle(&undisturbed, resources).await;
+    let expected = undisturbed.lasting();
+    let mut stops = 0;
+    for after in 0..CALLS_MAX {
+        for done in [false, true] {
+            let model = world(resources);
+            settle(&model, resources).await;
+            changed(&model);
+            model.stop_at(Some(Stop { after, done }));
+            // The operator dies with the first call that fails.
+            let ended = pass(&model, resources).await;
+            let reached = model.with(|state| state.calls > after);
+            if !reached {
+                assert!(ended.is_ok(), "{what}: {ended:?}");
+                return stops;
+            }
+            stops += 1;
+            settle(&model, resources).await;
+            assert_eq!(
+                model.lasting(),
+                expected,
+                "{what}, stopped after {after} calls ({done})"
+            );
+            model.stop_at(None);
+            pass(&model, resources).await.unwrap();
+            let writes = model.with(|state| state.writes);
+            assert_eq!(writes, 0, "{what}: nothing is left to write");
+        }
+    }
+    panic!("{what}: more than {CALLS_MAX} calls");
+}
+
+/// Of each kind one that can be had, and two that can't.
+fn resources() -> Vec<Value> {
+    let stream = json!({"name": "orders"});
+    let projection = json!({
+        "from": [{"stream": stream}],
+        "key": "event.subject",
+        "handlers": [{"set": {"state": "placed"}}],
+        "sink": {"kv": {}},
+    });
+    let saga = json!({
+        "startOn": [{"stream": stream, "id": "event.subject"}],
+        "steps": [{"name": "reserve", "request": {"subject": "inventory.reserve"}}],
+    });
+    vec![
+        resource("EventStream", "orders", json!({})),
+        resource("EventStream", "all", json!({"prefix": "shop.orders"})),
+        resource("EventStream", "legacy", json!({"prefix": "other"})),
+        resource("Projection", "order-status", projection),
+        resource("Saga", "fulfilment", saga),
+    ]
+}
+
+#[tokio::test]
+async fn any_stop_comes_to_the_same_end() {
+    let resources = resources();
+    let [orders, .., projection, saga] = resources.as_slice() else {
+        panic!("there are more");
+    };
+    type Change<'a> = &'a dyn Fn(&Model);
+    let cases: [(&str, Change<'_>); 8] = [
+        ("nothing changes", &|_| {}),
+        ("a limit is set", &|model| {
+            change(model, orders, json!({"limits": {"maxMessages": 5}}));
+        }),
+        ("a subject is added that is another's", &|model| {
+            let capture = json!([{"subjects": ["shop.orders.x"]}]);
+            change(model, orders, json!({"capture": capture}));
+        }),
+        ("the stream was changed", &|model| {
+            model.with(|state| {
+                let stream = state.streams.get_mut("shop_orders").unwrap();
+                stream.config["max_msgs"] = json!(7);
+            });
+        }),
+        ("the streams are gone", &|model| {
+            model.with(|state| {
+                state
+                    .streams
+                    .retain(|name, _| name.starts_with("KV_tidemill"))
+            });
+        }),
+        (
+            "a definition changes, and there are more workers",
+            &|model| {
+                let mut spec = projection["spec"].clone();
+                spec["handlers"][0]["set"] = json!({"other": "1"});
+                spec["replicas"] = json!(3);
+                change(model, projection, spec);
+            },
+        ),
+        ("what can't change changes", &|model| {
+            let mut spec = saga["spec"].clone();
+            spec["partitions"] = json!(8);
+            change(model, saga, spec);
+        }),
+        ("the workers are gone", &|model| {
+            model.with(|state| state.children.clear());
+        }),
+    ];
+    for (what, changed) in cases {
+        assert!(converges(&resources, what, changed).await > 4, "{what}");
+    }
+    // From nothing.
+    let expected = {
+        let model = world(&resources);
+        settle(&model, &resources).await;
+        model.lasting()
+    };
+    for after in 0..CALLS_MAX {
+        for done in [false, true] {
+            let model = world(&resources);
+            model.stop_at(Some(Stop { after, done }));
+            let _ = pass(&model, &resources).await;
+            settle(&model, &resources).await;
+            assert_eq!(
+                model.lasting(),
+                expected,
+                "stopped after {after} calls ({done})"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_the_lease_nothing_is_written() {
+    let resources = resources();
+    for resource in &resources {
+        let model = world(&resources);
+        let mut fenced = (*context(&model)).clone();
+        fenced.claim = Claim::default();
+        let (object, context) = (resource.clone(), Arc::new(fenced));
+        let ended = match resource["kind"].as_str().unwrap() {
+            "EventStream" => eventstream::reconcile(parsed(object), context).await,
+            "Projection" => workload::reconcile::<_, _, Projection>(parsed(object), context).await,
+            _ => workload::reconcile::<_, _, Saga>(parsed(object), context).await,
+        };
+        assert!(matches!(ended, Err(Error::Fenced)), "{ended:?}");
+        assert_eq!(model.with(|state| state.writes), 0);
+    }
+}

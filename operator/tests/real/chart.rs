@@ -1,0 +1,125 @@
+//! The charts: what they install is taken, and the operator gets along with the rights that they give it.
+
+use crate::world::World;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Api;
+use kube::{Client, CustomResourceExt};
+use serde_json::json;
+use tidemill_crds::eventstream::EventStream;
+use tidemill_crds::projection::Projection;
+use tidemill_nats::Nats;
+use tidemill_operator::config::Config;
+use tidemill_operator::runtime::Runtime;
+use tidemill_service::Health;
+use tidemill_testbed::NatsServer;
+use tidemill_testbed::binaries::workspace_root;
+use tidemill_testbed_cluster::ControlPlane;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+/// What a program printed, if it ended well.
+async fn run(mut command: Command, line: &str) -> Result<String, String> {
+    let output = command
+        .current_dir(workspace_root())
+        .args(line.split_whitespace())
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_charts_install_is_enough_for_the_operator() {
+    let plane = ControlPlane::start().await.unwrap();
+    let server = NatsServer::start().await.unwrap();
+    let helm = async |line: &str| run(plane.helm().unwrap(), line).await;
+    helm("install tidemill-crds helm/tidemill-crds")
+        .await
+        .unwrap();
+
+    let refused = helm("install tidemill helm/tidemill").await.unwrap_err();
+    assert!(
+        refused.contains("nats") && refused.contains("servers"),
+        "{refused}"
+    );
+    let install = format!(
+        "install tidemill helm/tidemill --namespace tidemill --create-namespace --set nats.servers[0]={}",
+        server.url()
+    );
+    let notes = helm(&install).await.unwrap();
+    assert!(
+        notes.contains("kubectl get eventstreams,projections,sagas"),
+        "{notes}"
+    );
+
+    let client = plane.client().await.unwrap();
+    let of = |client: &Client| Api::<ConfigMap>::namespaced(client.clone(), "tidemill");
+    let config = of(&client)
+        .get("tidemill-operator")
+        .await
+        .unwrap()
+        .data
+        .unwrap();
+    let config = Config::parse(&config["config.yaml"]).unwrap();
+    assert_eq!(config.workers.image, "tidemill-worker:0.1.0");
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "tidemill");
+    deployments.get("tidemill-operator").await.unwrap();
+
+    // With the rights of its ServiceAccount and no others.
+    let line = "create token tidemill-operator --namespace tidemill";
+    let token = run(plane.kubectl().unwrap(), line).await.unwrap();
+    let runtime = Runtime {
+        client: plane.client_as(token.trim()).await.unwrap(),
+        nats: Nats::connect(&config.nats, "operator").await.unwrap(),
+        config,
+        namespace: "tidemill".to_owned(),
+        pod: "operator-1".to_owned(),
+        health: Health::new(),
+    };
+    let stop = CancellationToken::new();
+    let operator = tokio::spawn(runtime.run(stop.clone()));
+    let world = World::of(plane, server, client).await;
+    world.apply::<EventStream>("orders", json!({})).await;
+    world.expect::<EventStream>("orders", "InForce").await;
+    let spec = json!({
+        "from": [{"stream": {"name": "orders"}}],
+        "key": "event.subject",
+        "handlers": [{"set": {"state": "placed"}}],
+        "sink": {"kv": {}},
+        "replicas": 2,
+    });
+    world
+        .apply::<Projection>("order-status", spec.clone())
+        .await;
+    world
+        .expect::<Projection>("order-status", "WorkersNotReady")
+        .await;
+    // Takes back the disruption budget, too.
+    let mut one = spec;
+    one["replicas"] = json!(1);
+    world.apply::<Projection>("order-status", one).await;
+    let said = world
+        .expect::<Projection>("order-status", "WorkersNotReady")
+        .await;
+    assert_eq!(said, "0 of 1 workers are ready");
+    stop.cancel();
+    operator.await.unwrap();
+
+    // The definitions, and with them everything that people applied, outlive the charts.
+    let plane = &world.plane;
+    for line in [
+        "uninstall tidemill --namespace tidemill",
+        "uninstall tidemill-crds",
+    ] {
+        run(plane.helm().unwrap(), line).await.unwrap();
+    }
+    let name = EventStream::crd().metadata.name.unwrap();
+    let kept = run(plane.kubectl().unwrap(), &format!("get crd {name}")).await;
+    assert!(kept.is_ok(), "{kept:?}");
+    world.api::<EventStream>().get("orders").await.unwrap();
+}

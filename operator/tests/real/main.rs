@@ -1,0 +1,12 @@
+//! The operator on a real kube-apiserver and a real nats-server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod chart;
+mod eventstreams;
+mod workloads;
+mod world;

@@ -1,0 +1,143 @@
+//! A cluster without nodes, NATS, and operators as tasks.
+
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, CustomResourceExt};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tidemill_core::contract::Connection;
+use tidemill_crds::eventstream::EventStream;
+use tidemill_crds::projection::Projection;
+use tidemill_crds::saga::Saga;
+use tidemill_nats::Nats;
+use tidemill_operator::config::Config;
+use tidemill_operator::kubernetes::Object;
+use tidemill_operator::runtime::Runtime;
+use tidemill_operator::tenancy::Tenancy;
+use tidemill_service::Health;
+use tidemill_testbed::NatsServer;
+use tidemill_testbed::wait::within;
+use tidemill_testbed_cluster::ControlPlane;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const CAP: Duration = Duration::from_secs(60);
+
+/// A cluster, NATS, and operators as tasks.
+pub(crate) struct World {
+    pub(crate) plane: ControlPlane,
+    pub(crate) server: NatsServer,
+    pub(crate) client: Client,
+    pub(crate) nats: Nats,
+}
+
+pub(crate) struct Operator {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl World {
+    pub(crate) async fn start() -> World {
+        let (plane, server) = tokio::join!(ControlPlane::start(), NatsServer::start());
+        let (plane, server) = (plane.unwrap(), server.unwrap());
+        let client = plane.client().await.unwrap();
+        let crds = [EventStream::crd(), Projection::crd(), Saga::crd()];
+        plane.install(crds).await.unwrap();
+        World::of(plane, server, client).await
+    }
+
+    /// Of a cluster that knows the kinds.
+    pub(crate) async fn of(plane: ControlPlane, server: NatsServer, client: Client) -> World {
+        let nats = Nats::connect(&Connection::plain(&server.url()), "test")
+            .await
+            .unwrap();
+        let world = World {
+            plane,
+            server,
+            client,
+            nats,
+        };
+        world.namespace("shop").await;
+        world
+    }
+
+    async fn namespace(&self, name: &str) {
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn operator(&self, pod: &str) -> Operator {
+        let connection = Connection::plain(&self.server.url());
+        let stop = CancellationToken::new();
+        let runtime = Runtime {
+            client: self.plane.client().await.unwrap(),
+            nats: Nats::connect(&connection, pod).await.unwrap(),
+            config: Config {
+                cluster_id: "main".to_owned(),
+                nats: connection,
+                replicas: 1,
+                workers: serde_json::from_value(json!({"image": "worker:1"})).unwrap(),
+                tenancy: Tenancy::default(),
+            },
+            namespace: "default".to_owned(),
+            pod: pod.to_owned(),
+            health: Health::new(),
+        };
+        let task = tokio::spawn(runtime.run(stop.clone()));
+        Operator { stop, task }
+    }
+
+    pub(crate) fn api<K: Object>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), "shop")
+    }
+
+    pub(crate) async fn apply<K: Object + Serialize>(&self, name: &str, spec: Value) {
+        let patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {"name": name},
+            "spec": spec,
+        });
+        let params = PatchParams::apply("test").force();
+        self.api::<K>()
+            .patch(name, &params, &Patch::Apply(patch))
+            .await
+            .unwrap();
+    }
+
+    /// Waits for `Ready` with this reason; gives its message.
+    pub(crate) async fn expect<K: Object + Serialize>(&self, name: &str, reason: &str) -> String {
+        let seen = within(CAP, async || {
+            let found = self.api::<K>().get(name).await;
+            let found = found.map_err(|error| error.to_string())?;
+            let object = serde_json::to_value(found).unwrap();
+            let (status, generation) = (&object["status"], &object["metadata"]["generation"]);
+            let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+            let ready = conditions.iter().find(|one| one["type"] == "Ready");
+            match ready {
+                Some(ready)
+                    if ready["reason"] == reason && status["observedGeneration"] == *generation =>
+                {
+                    Ok(ready["message"].as_str().unwrap().to_owned())
+                }
+                _ => Err(status.to_string()),
+            }
+        });
+        seen.await
+            .unwrap_or_else(|last| panic!("{name} isn't {reason}: {last}"))
+    }
+
+    pub(crate) async fn config(&self, stream: &str) -> Value {
+        self.nats.stream_state(stream).await.unwrap().config
+    }
+}
+
+impl Operator {
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
