@@ -8,10 +8,10 @@ use crate::jetstream::JetStream;
 use crate::kubernetes::{Cluster, Kubernetes, Object, shown};
 use crate::lease::{Candidate, Claim};
 use crate::workload::{self, Runs};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, predicates, watcher};
 use kube::{Api, Client, ResourceExt};
 use std::future::Future;
@@ -117,14 +117,15 @@ async fn event_streams<S: JetStream, K: Kubernetes>(
     changed: impl Stream<Item = String> + Send + 'static,
     stop: CancellationToken,
 ) {
-    let controller = controller::<EventStream>(client, stop);
+    let controller = controller::<EventStream>(client, stop.clone());
     let known = controller.store();
+    let unlisted = stopped_before_it_began(known.clone(), stop);
     let changed = changed.flat_map(move |name| {
         let of = |resource: &EventStream| has_stream(resource, &name);
         let resource = known.find(of);
         futures::stream::iter(resource.map(|resource| ObjectRef::from_obj(&*resource)))
     });
-    controller
+    let run = controller
         .reconcile_on(changed)
         .run(
             |resource, context| {
@@ -137,8 +138,8 @@ async fn event_streams<S: JetStream, K: Kubernetes>(
             again,
             context,
         )
-        .for_each(log_trouble)
-        .await;
+        .for_each(log_trouble);
+    either(run, unlisted).await;
 }
 
 async fn workloads<S: JetStream, K: Kubernetes, R: Runs>(
@@ -146,8 +147,9 @@ async fn workloads<S: JetStream, K: Kubernetes, R: Runs>(
     context: Arc<Context<S, K>>,
     stop: CancellationToken,
 ) {
-    let controller = controller::<R>(client.clone(), stop);
+    let controller = controller::<R>(client.clone(), stop.clone());
     let known = controller.store();
+    let unlisted = stopped_before_it_began(known.clone(), stop);
     // Whoever names a stream waits for it, and follows its changes; its figures are no change.
     let streams = watcher(
         Api::<EventStream>::all(client.clone()),
@@ -169,7 +171,7 @@ async fn workloads<S: JetStream, K: Kubernetes, R: Runs>(
             .collect::<Vec<_>>()
     };
     let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=tidemill-operator");
-    controller
+    let run = controller
         .watches_stream(streams, users)
         .owns(Api::<Deployment>::all(client), ours)
         .run(
@@ -183,8 +185,24 @@ async fn workloads<S: JetStream, K: Kubernetes, R: Runs>(
             again,
             context,
         )
-        .for_each(log_trouble)
-        .await;
+        .for_each(log_trouble);
+    either(run, unlisted).await;
+}
+
+/// Ends when a controller was stopped that hasn't listed its objects yet, and so has begun nothing: by itself it would wait for that
+/// list for ever, as it no longer asks for it (kube-runtime 5.0: the runner is held until the store is ready).
+async fn stopped_before_it_began<K: Object>(objects: Store<K>, stop: CancellationToken) {
+    stop.cancelled().await;
+    if objects.wait_until_ready().now_or_never().is_some() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    tokio::select! {
+        () = one => {}
+        () = other => {}
+    }
 }
 
 fn controller<K: Object>(client: Client, stop: CancellationToken) -> Controller<K> {

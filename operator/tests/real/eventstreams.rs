@@ -3,6 +3,7 @@
 use crate::world::{CAP, World};
 use kube::api::{Api, DeleteParams};
 use serde_json::json;
+use std::time::Duration;
 use tidemill_crds::eventstream::EventStream;
 use tidemill_testbed::wait::within;
 
@@ -94,6 +95,18 @@ async fn what_cannot_be_had_says_why_and_recovers() {
         .unwrap();
     world.expect::<EventStream>("orders", "InForce").await;
     operator.stop().await;
+}
+
+/// Whatever it was about to do: also before it has listed anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_ends_whenever_it_is_told_to() {
+    let world = World::start().await;
+    for moment in 0..24 {
+        let operator = world.operator("a").await;
+        tokio::time::sleep(Duration::from_millis(260 + moment)).await;
+        let stopped = tokio::time::timeout(CAP, operator.stop()).await;
+        stopped.expect("it waits for what nobody asks for");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
