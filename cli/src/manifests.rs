@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::definition::StreamRef;
+use tidemill_crds::compile::InCluster;
 use tidemill_crds::compile::together::{self, Streams};
 use tidemill_crds::manifest::{self, Plan};
 use tidemill_crds::{FieldPath, GROUP, Problem, ResourceKind, VERSION};
@@ -34,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) namespace: Option<String>,
     /// What a missing stream is.
     pub(crate) missing: Missing,
+    /// Whether they are run here, without a cluster.
+    pub(crate) run_here: bool,
     /// Files that declared resources when manifests were taken the last time. Such a file that is half written or empty now
     /// is an error: what it declared is removed only if the file is, or holds something else.
     pub(crate) declared_before: BTreeSet<PathBuf>,
@@ -241,7 +244,7 @@ impl Manifests {
         };
         let report = manifest::lint(&document);
         let Found { problems, warnings } = found;
-        let declared = Declared {
+        let mut declared = Declared {
             kind: text("/kind").parse().ok(),
             namespace: namespace.to_owned(),
             name: text("/metadata/name").to_owned(),
@@ -273,6 +276,19 @@ impl Manifests {
                 .iter()
                 .map(|problem| declared.finding(Severity::Warning, problem)),
         );
+        for InCluster { problem, needed } in &report.in_cluster {
+            match (options.run_here, needed) {
+                (false, _) => {}
+                (true, true) => {
+                    declared.plan = None;
+                    self.findings
+                        .push(declared.finding(Severity::Error, problem));
+                }
+                (true, false) => self
+                    .findings
+                    .push(declared.finding(Severity::Warning, problem)),
+            }
+        }
         self.findings.extend(
             problems
                 .into_iter()
@@ -351,12 +367,13 @@ impl Manifests {
         for declared in &mut self.resources {
             let (bound, uses) = match &declared.plan {
                 Some(Plan::Projection(plan)) => (
-                    together::bind_projection(plan, &streams),
+                    together::bind_projection(plan, &streams, None),
                     plan.streams.clone(),
                 ),
-                Some(Plan::Saga(plan)) => {
-                    (together::bind_saga(plan, &streams), plan.streams.clone())
-                }
+                Some(Plan::Saga(plan)) => (
+                    together::bind_saga(plan, &streams, None),
+                    plan.streams.clone(),
+                ),
                 Some(Plan::EventStream(_)) | None => continue,
             };
             if let Some(Plan::Projection(plan)) = &declared.plan {

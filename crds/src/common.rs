@@ -6,6 +6,7 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::quantity::Quantity;
 use crate::text::{
     Duration, EventType, HeaderName, JetStreamName, NamespaceName, ResourceName, Template,
     exactly_one, within,
@@ -143,6 +144,73 @@ pub enum WorkerUpdate {
     Auto,
 }
 
+/// What the worker pods of a resource run with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerSettings {
+    /// Image of the worker. It must speak this version's contract. Default: the operator's, recorded when the workers are made
+    /// and moved as `workerUpdate` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// Requests and limits of the worker's container, in place of the operator's. Default: the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<WorkerResources>,
+}
+
+/// Requests and limits of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerResources {
+    /// What is set aside for it: quantities such as `cpu: 100m` and `memory: 64Mi`. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities")]
+    pub requests: BTreeMap<String, Quantity>,
+    /// Most that it may take: quantities such as `memory: 512Mi`. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities")]
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+fn quantities(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 8,
+        "additionalProperties": Quantity::schema(),
+    })
+}
+
+/// What the workers of a resource run, as it is recorded: it moves with the definition, or when told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    /// Their image.
+    #[schemars(length(max = 512))]
+    pub image: String,
+    /// The ConfigMap with what they are told to run.
+    #[schemars(length(max = 253))]
+    pub contract: String,
+    /// Whether `spec.worker.image` named the image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub image_is_own: bool,
+    /// The `tidemill rollout` that moved them last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub rollout: Option<String>,
+}
+
+/// A JetStream stream or bucket that was made for a resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MadeStream {
+    /// Name of the stream; that of a bucket begins with `KV_`.
+    #[schemars(length(max = 255))]
+    pub name: String,
+    /// Its incarnation: another one is another stream.
+    #[schemars(length(max = 64))]
+    pub incarnation: String,
+}
+
 /// A header of a message or of an http request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = ("has(self.value) != has(self.valueFrom)", "a header takes exactly one of value and valueFrom"))]
@@ -198,6 +266,28 @@ pub struct LabelSelector {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub match_expressions: Vec<LabelRequirement>,
+}
+
+impl LabelSelector {
+    /// Whether these labels are what it asks for. An empty selector asks for nothing, as everywhere in Kubernetes.
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let exact = self
+            .match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value));
+        exact
+            && self.match_expressions.iter().all(|requirement| {
+                let value = labels.get(&requirement.key);
+                let listed = value.is_some_and(|value| requirement.values.contains(value));
+                match requirement.operator {
+                    LabelOperator::In => listed,
+                    LabelOperator::NotIn => !listed,
+                    LabelOperator::Exists => value.is_some(),
+                    LabelOperator::DoesNotExist => value.is_none(),
+                }
+            })
+    }
 }
 
 /// One requirement on a label.

@@ -27,7 +27,7 @@ use crate::problem::{FieldPath, Problem};
 pub use eventstream::{EventStreamPlan, StreamSettings, event_stream};
 pub use projection::{ProjectionPlan, projection};
 pub use saga::{SagaPlan, saga};
-pub use values::StorageSettings;
+pub use values::{ContainerResources, StorageSettings, WorkloadLifecycle};
 
 /// Largest compiled definition, as JSON, in bytes: it is kept in a KV bucket and carried in a ConfigMap.
 pub const DEFINITION_BYTES_MAX: usize = 512 * 1024;
@@ -44,6 +44,17 @@ pub struct Report<T> {
     pub errors: Vec<Problem>,
     /// What would run, and is likely not meant.
     pub warnings: Vec<Problem>,
+    /// What runs in a cluster only.
+    pub in_cluster: Vec<InCluster>,
+}
+
+/// A field that says what the operator does in a cluster, where `tidemill dev` does something else.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InCluster {
+    /// The field, and what is done without a cluster.
+    pub problem: Problem,
+    /// Whether something else would be wrong, and not only simpler: then `dev` refuses it.
+    pub needed: bool,
 }
 
 impl<T> Report<T> {
@@ -53,6 +64,7 @@ impl<T> Report<T> {
             plan: self.plan.map(make),
             errors: self.errors,
             warnings: self.warnings,
+            in_cluster: self.in_cluster,
         }
     }
 }

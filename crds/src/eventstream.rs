@@ -44,6 +44,8 @@ use crate::text::{
         "durability: Strict needs storage: File, memory is lost with the server"),
     validation = ("!has(self.duplicateWindow) || !has(self.limits) || !has(self.limits.maxAge) || duration(self.duplicateWindow) <= duration(self.limits.maxAge)",
         "duplicateWindow must not be longer than limits.maxAge: an event that is gone can't be recognised again"),
+    validation = ("!has(self.managementPolicy) || self.managementPolicy != 'Observe' || ((!has(self.deletionPolicy) || self.deletionPolicy != 'Delete') && (!has(self.adoptionPolicy) || self.adoptionPolicy != 'IfUnowned') && (!has(self.onLoss) || self.onLoss != 'Recreate'))",
+        "managementPolicy: Observe writes nothing to the stream: remove deletionPolicy: Delete, adoptionPolicy: IfUnowned and onLoss: Recreate, or managementPolicy"),
     validation = ("!has(self.mirror) || (!has(self.sources) && !has(self.capture) && !has(self.subjectTransform))",
         "a mirror takes its events from one stream alone: remove sources, capture and subjectTransform, or use sources instead of mirror"),
 )]
@@ -113,19 +115,18 @@ pub struct EventStreamSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject_transform: Option<SubjectTransform>,
     /// `Manage`: the stream is made and kept as described here. `Observe`: an existing stream is read and never written.
-    /// Default: `Manage`. Not in this version: `Observe`.
+    /// Default: `Manage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub management_policy: Option<ManagementPolicy>,
-    /// What becomes of the events when this resource is deleted: `Retain` or `Delete`. Default: `Retain`. Not in this version:
-    /// `Delete`.
+    /// What becomes of the events when this resource is deleted: `Retain` or `Delete`. Default: `Retain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
     /// Whether an existing stream of that name is taken over: `Never`, or `IfUnowned` where nobody has marked it as theirs.
-    /// Default: `Never`. Not in this version: `IfUnowned`.
+    /// To take one from its owner, annotate this resource with `tidemill.dev/take-from: <clusterId>/<namespace>/<name>`.
+    /// Default: `Never`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adoption_policy: Option<AdoptionPolicy>,
-    /// What happens when the stream has vanished behind our back: `Report`, or `Recreate` it empty. Default: `Report`. Not in
-    /// this version: `Recreate`.
+    /// What happens when the stream has vanished behind our back: `Report`, or `Recreate` it empty. Default: `Report`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_loss: Option<OnLoss>,
     /// Which namespaces may refer to this stream. Default: its own only.
@@ -311,8 +312,7 @@ pub enum OnLoss {
     "selector goes with namespaces: Selector, and only with it"))]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedReaders {
-    /// `Same`: the stream's own namespace. `All`: every namespace. `Selector`: those that `selector` matches. Not in this
-    /// version: `Selector`.
+    /// `Same`: the stream's own namespace. `All`: every namespace. `Selector`: those that `selector` matches.
     pub namespaces: ReaderNamespaces,
     /// Which namespaces, by their labels. Needed with `Selector`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -28,6 +28,7 @@ pub mod problem;
     reason = "KubeSchema copies each struct into a function"
 )]
 pub mod projection;
+pub mod quantity;
 #[allow(
     unreachable_pub,
     reason = "KubeSchema copies each struct into a function"

@@ -116,6 +116,7 @@ pub fn lint(document: &Value) -> Report<Plan> {
                 plan: None,
                 errors: vec![problem],
                 warnings: Vec::new(),
+                in_cluster: Vec::new(),
             };
         }
     };
@@ -131,6 +132,7 @@ pub fn lint(document: &Value) -> Report<Plan> {
                 plan: None,
                 errors,
                 warnings: Vec::new(),
+                in_cluster: Vec::new(),
             };
         }
     };
@@ -148,6 +150,7 @@ pub fn lint(document: &Value) -> Report<Plan> {
         plan: report.plan.filter(|_| errors.is_empty()),
         errors,
         warnings: report.warnings,
+        in_cluster: report.in_cluster,
     }
 }
 

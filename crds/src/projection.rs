@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{
-    DeletionPolicy, LocalRef, Placement, Retry, SecretKeyRef, SourcePosition, Start, StreamRef,
-    WorkerUpdate, one,
+    DeletionPolicy, LocalRef, MadeStream, Placement, Retry, SecretKeyRef, SourcePosition, Start,
+    StreamRef, WorkerSettings, WorkerStatus, WorkerUpdate, one,
 };
 use crate::text::{
     ByteSize, EventType, Expression, JetStreamName, Template, exactly_one, immutable, no_null,
@@ -70,14 +70,16 @@ pub struct ProjectionSpec {
     /// Whether folding rests; rows stay readable. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// What becomes of the rows when this resource is deleted: `Retain` or `Delete`. Default: `Retain`. Not in this version:
-    /// `Delete`.
+    /// What becomes of the rows when this resource is deleted: `Retain` or `Delete`. Default: `Retain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
-    /// When running workers move to a newer image: `Manual` (with `tidemill rollout`) or `Auto`. Default: `Manual`. Not in this
-    /// version: `Auto`.
+    /// When running workers move to a newer image: `Manual` (with `tidemill rollout`, or with a changed definition) or `Auto`.
+    /// Default: `Manual`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_update: Option<WorkerUpdate>,
+    /// What the worker pods run with. Default: the operator's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerSettings>,
     /// The NATS connection. Immutable. Default: the operator's. Not in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nats_ref: Option<LocalRef>,
@@ -266,6 +268,13 @@ pub struct ProjectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1024))]
     pub outdated_workers: Option<u32>,
+    /// What the workers run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerStatus>,
+    /// What was made for it in NATS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub streams: Vec<MadeStream>,
     /// Revision of the definition whose rows are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]

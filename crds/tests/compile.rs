@@ -20,8 +20,13 @@ fn said(kind: ResourceKind, snippet: &str) -> String {
     );
     let errors = report.errors.iter().map(|problem| ("error", problem));
     let warnings = report.warnings.iter().map(|problem| ("warning", problem));
+    let in_cluster = report.in_cluster.iter().map(|only| match only.needed {
+        true => ("dev refuses", &only.problem),
+        false => ("dev warns", &only.problem),
+    });
     let lines = errors
         .chain(warnings)
+        .chain(in_cluster)
         .map(|(level, problem)| format!("  {level} {} {problem}", problem.reason.as_str()));
     let lines: Vec<String> = lines.collect();
     if lines.is_empty() {
@@ -56,6 +61,7 @@ fn event_streams() {
             "mirror: {stream: {name: a}}",
             "{sources: [{stream: {name: a}}], republish: {destination: a.b}, subjectTransform: {destination: x.>}}",
             "managementPolicy: Observe",
+            "{managementPolicy: Observe, deletionPolicy: Delete, storage: File, limits: {maxMessages: 5}}",
             "{deletionPolicy: Delete, adoptionPolicy: IfUnowned, onLoss: Recreate}",
             "{deletionPolicy: Retain, adoptionPolicy: Never, onLoss: Report, managementPolicy: Manage, durability: Standard}",
             "allowedReaders: {namespaces: Selector, selector: {matchLabels: {team: a}}}",
@@ -81,6 +87,8 @@ fn projections() {
             "",
             "sink: {postgres: {connectionSecretRef: {name: a, key: b}, table: t, columns: [{name: c, type: text}]}}",
             "{deletionPolicy: Delete, workerUpdate: Auto, natsRef: {name: other}}",
+            "worker: {image: worker:2, resources: {requests: {cpu: 0.5}, limits: {memory: 1.5Gi, cpu: 2}}}",
+            "worker: {resources: {requests: {cpu: fast}}}",
             "from: [{stream: {name: orders}}, {stream: {name: orders, namespace: shop}}]",
             "from: [{stream: {name: orders}, start: {time: '2026-01-31T12:00:00Z'}}]",
             "key: row.id",
@@ -289,7 +297,13 @@ const CHANGED: &[Changed] = &[
     (P, "onError", "{maxParkedKeys: 5}", true),
     (P, "replicas", "0", true),
     (P, "suspend", "true", true),
-    (P, "deletionPolicy", "Retain", true),
+    (P, "deletionPolicy", "Delete", true),
+    (
+        P,
+        "worker",
+        "{image: worker:2, resources: {limits: {memory: 1Gi}}}",
+        true,
+    ),
     (P, "workerUpdate", "Manual", true),
     (
         S,
@@ -333,8 +347,14 @@ const CHANGED: &[Changed] = &[
     (S, "replicas", "3", true),
     (S, "partitions", "8", true),
     (S, "suspend", "true", true),
-    (S, "deletionPolicy", "Retain", true),
-    (S, "workerUpdate", "Manual", true),
+    (S, "deletionPolicy", "Delete", true),
+    (S, "workerUpdate", "Auto", true),
+    (
+        S,
+        "worker",
+        "{image: worker:2, resources: {limits: {memory: 1Gi}}}",
+        true,
+    ),
 ];
 
 #[test]

@@ -133,7 +133,7 @@ fn what_is_compiled_here_is_what_the_machines_and_workers_take() {
                 (
                     plan.resource.clone(),
                     plan.workload(),
-                    bind_projection(plan, &streams).unwrap(),
+                    bind_projection(plan, &streams, None).unwrap(),
                 )
             }
             Plan::Saga(plan) => {
@@ -145,7 +145,7 @@ fn what_is_compiled_here_is_what_the_machines_and_workers_take() {
                 (
                     plan.resource.clone(),
                     plan.workload(),
-                    bind_saga(plan, &streams).unwrap(),
+                    bind_saga(plan, &streams, None).unwrap(),
                 )
             }
             Plan::EventStream(_) => continue,
@@ -317,19 +317,22 @@ fn streams(given: &[(&str, &str)]) -> Streams {
 
 #[test]
 fn streams_that_a_definition_names_must_be_there_and_open_to_it() {
-    let bind =
-        |given: &[(&str, &str)], snippet: &str| match bind_saga(&saga(snippet), &streams(given)) {
-            Ok(bindings) => bindings
-                .iter()
-                .map(|binding| binding.name.clone())
-                .collect::<Vec<_>>()
-                .join(" "),
-            Err(problems) => problems
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("\n"),
-        };
+    let bind = |given: &[(&str, &str)], snippet: &str| match bind_saga(
+        &saga(snippet),
+        &streams(given),
+        None,
+    ) {
+        Ok(bindings) => bindings
+            .iter()
+            .map(|binding| binding.name.clone())
+            .collect::<Vec<_>>()
+            .join(" "),
+        Err(problems) => problems
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n"),
+    };
     let reads = "startOn: [{stream: {name: orders}, id: event.id}]";
     let elsewhere = "startOn: [{stream: {name: orders, namespace: other}, id: event.id}]";
     let publishes =
@@ -385,7 +388,7 @@ fn streams_that_a_definition_names_must_be_there_and_open_to_it() {
     ] {
         assert_eq!(bind(given, snippet), expected, "{given:?} {snippet}");
     }
-    let problems = bind_projection(&projection(""), &streams(&[])).unwrap_err();
+    let problems = bind_projection(&projection(""), &streams(&[]), None).unwrap_err();
     assert_eq!(problems.len(), 1);
 }
 

@@ -148,7 +148,8 @@ pub enum Take {
 }
 
 impl Take {
-    fn permits(&self, owner: Option<&str>, kind: &str) -> bool {
+    /// Whether a stream of this owner, as [`owner_of`] shows it, becomes the plan's of this kind.
+    pub fn permits(&self, owner: Option<&str>, kind: &str) -> bool {
         match (self, owner) {
             (Take::IfUnowned, None) => true,
             (Take::From(wanted), Some(owner)) => {
@@ -509,6 +510,29 @@ pub async fn create(nats: &Nats, name: &str, config: &Map<String, Value>) -> Res
 /// [`ApiError`]
 pub async fn update(nats: &Nats, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {
     call(nats, "UPDATE", name, config).await
+}
+
+/// Deletes a stream with all that is in it; that it is gone already is success.
+///
+/// # Errors
+/// [`ApiError`]
+pub async fn remove(nats: &Nats, name: &str) -> Result<(), ApiError> {
+    match call(nats, "DELETE", name, &Map::new()).await {
+        Err(ApiError::StreamMissing(_)) => Ok(()),
+        done => done,
+    }
+}
+
+/// Deletes what a stream holds on the subjects that a filter matches; that the stream is gone already is success.
+///
+/// # Errors
+/// [`ApiError`]
+pub async fn purge(nats: &Nats, name: &str, filter: &str) -> Result<(), ApiError> {
+    let filter = Map::from_iter([("filter".to_owned(), json!(filter))]);
+    match call(nats, "PURGE", name, &filter).await {
+        Err(ApiError::StreamMissing(_)) => Ok(()),
+        done => done,
+    }
 }
 
 async fn call(

@@ -33,6 +33,10 @@ pub enum Reason {
     StreamUnusable,
     /// The objects are as they shall be, but the workers aren't ready yet.
     WorkersNotReady,
+    /// The stream is observed, and can't be read as events are.
+    Unreadable,
+    /// It was deleted, and goes when its data is gone.
+    Deleting,
 }
 
 /// What a reason means for whoever waits.
@@ -48,7 +52,7 @@ pub enum Class {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 15] = [
         Reason::InForce,
         Reason::NatsUnavailable,
         Reason::Invalid,
@@ -62,6 +66,8 @@ impl Reason {
         Reason::Refused,
         Reason::StreamUnusable,
         Reason::WorkersNotReady,
+        Reason::Unreadable,
+        Reason::Deleting,
     ];
 
     /// The word, CamelCase.
@@ -80,6 +86,8 @@ impl Reason {
             Reason::Refused => "Refused",
             Reason::StreamUnusable => "StreamUnusable",
             Reason::WorkersNotReady => "WorkersNotReady",
+            Reason::Unreadable => "Unreadable",
+            Reason::Deleting => "Deleting",
         }
     }
 
@@ -87,9 +95,10 @@ impl Reason {
     pub fn class(self) -> Class {
         match self {
             Reason::InForce => Class::Ready,
-            Reason::NatsUnavailable | Reason::StreamMissing | Reason::WorkersNotReady => {
-                Class::Progressing
-            }
+            Reason::NatsUnavailable
+            | Reason::StreamMissing
+            | Reason::WorkersNotReady
+            | Reason::Deleting => Class::Progressing,
             Reason::Invalid
             | Reason::NotAllowed
             | Reason::Conflict
@@ -98,6 +107,7 @@ impl Reason {
             | Reason::WouldLoseEvents
             | Reason::StreamLost
             | Reason::StreamUnusable
+            | Reason::Unreadable
             | Reason::Refused => Class::Stalled,
         }
     }

@@ -21,6 +21,9 @@ pub struct Config {
     pub replicas: u32,
     /// What all workers run with.
     pub workers: WorkerDefaults,
+    /// How long a resource that goes waits for its data to be deleted, in seconds; then the data stays and the resource goes.
+    #[serde(default = "five_minutes")]
+    pub deletion_deadline_seconds: u32,
     /// Which namespaces may use what.
     #[serde(default)]
     pub tenancy: Tenancy,
@@ -28,6 +31,10 @@ pub struct Config {
 
 fn main() -> String {
     "main".to_owned()
+}
+
+fn five_minutes() -> u32 {
+    300
 }
 
 fn one() -> u32 {

@@ -9,6 +9,7 @@ use crate::tenancy::Tenancy;
 use crate::worker::WorkerDefaults;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tidemill_core::contract::Connection;
 use tidemill_provision::Installation;
 use tokio::sync::OnceCell;
@@ -28,11 +29,15 @@ pub struct Context<S, K> {
     pub worker_connection: Connection,
     /// What is the same for all workers.
     pub workers: Arc<WorkerDefaults>,
+    /// How long a resource that goes waits for its data to be deleted.
+    pub deletion_deadline: Duration,
     /// Whether this operator leads: looked at before each write.
     pub claim: Claim,
     /// A new incarnation for each stream that is made.
     pub incarnation: fn() -> String,
     failures: Failures,
+    /// The contract beside which an object has no other, by the object's uid.
+    pruned: Arc<Mutex<HashMap<String, String>>>,
     shared: Arc<OnceCell<()>>,
 }
 
@@ -49,9 +54,11 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
             tenancy: Arc::new(config.tenancy.clone()),
             worker_connection: config.worker_connection(),
             workers: Arc::new(config.workers.clone()),
+            deletion_deadline: Duration::from_secs(u64::from(config.deletion_deadline_seconds)),
             claim,
             incarnation: || format!("{:032x}", rand::random::<u128>()),
             failures: Failures::default(),
+            pruned: Arc::default(),
             shared: Arc::default(),
         }
     }
@@ -78,6 +85,18 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
             Ok(self.jetstream.shared_buckets(&incarnation).await?)
         };
         self.shared.get_or_try_init(make).await.map(|_| ())
+    }
+
+    /// Whether this operator has deleted all older contracts of an object.
+    pub fn is_pruned(&self, uid: &str, contract: &str) -> bool {
+        let pruned = self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
+        pruned.get(uid).is_some_and(|known| known == contract)
+    }
+
+    /// It has.
+    pub fn pruned(&self, uid: &str, contract: &str) {
+        let mut pruned = self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
+        pruned.insert(uid.to_owned(), contract.to_owned());
     }
 
     /// Counts a failure of an object; gives how many there were in a row.

@@ -3,7 +3,11 @@
 use serde_json::{Map, Value};
 use std::future::Future;
 use tidemill_core::contract::Contract;
-use tidemill_core::names::{COUNTERS_BUCKET, ResourceId, parse_counters_key};
+use tidemill_core::names::{
+    COUNTERS_BUCKET, OWNERS_BUCKET, REVISIONS_BUCKET, ResourceId, SUMMARIES_BUCKET, bucket_stream,
+    parse_counters_key,
+};
+use tidemill_nats::kv::subject_of;
 use tidemill_nats::provision::{self, Loss, Outcome, StreamPlan};
 use tidemill_nats::{ApiError, KvBucket, Nats, Publisher, StreamState};
 use tidemill_provision::starts::{self, StartError};
@@ -61,6 +65,12 @@ pub trait JetStream: Clone + Send + Sync + 'static {
         name: &str,
         config: &Map<String, Value>,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Deletes a stream with all that is in it; that it is gone already is success.
+    fn delete(&self, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Deletes what the shared buckets hold of a resource.
+    fn forget(&self, resource: &ResourceId) -> impl Future<Output = Result<(), ApiError>> + Send;
 }
 
 impl JetStream for Nats {
@@ -120,5 +130,23 @@ impl JetStream for Nats {
 
     async fn update(&self, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {
         provision::update(self, name, config).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), ApiError> {
+        provision::remove(self, name).await
+    }
+
+    async fn forget(&self, resource: &ResourceId) -> Result<(), ApiError> {
+        let prefix = resource.key_prefix();
+        for bucket in [
+            OWNERS_BUCKET,
+            COUNTERS_BUCKET,
+            REVISIONS_BUCKET,
+            SUMMARIES_BUCKET,
+        ] {
+            let keys = subject_of(bucket, &format!("{prefix}.>"));
+            provision::purge(self, &bucket_stream(bucket), &keys).await?;
+        }
+        Ok(())
     }
 }

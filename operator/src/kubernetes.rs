@@ -1,9 +1,9 @@
 //! What reconcilers ask of the API server: a port, so that they are tried against a model as well, and its adapter.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, ServiceAccount};
+use k8s_openapi::api::core::v1::{self as core, ConfigMap, ObjectReference, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::future::Future;
 use tidemill_core::definition::StreamRef;
+use tidemill_crds::compile::together::Labels;
 use tidemill_crds::eventstream::EventStream;
 
 /// The field manager of everything that the operator writes.
@@ -82,6 +83,56 @@ impl Child {
     }
 }
 
+/// A worker's pod, as far as reconcilers look at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Names of the ConfigMaps that it refers to.
+    pub config_maps: Vec<String>,
+    /// Image of its worker.
+    pub image: String,
+    /// Whether it has ended for good.
+    pub has_ended: bool,
+}
+
+impl Pod {
+    fn of(pod: core::Pod) -> Pod {
+        let phase = pod.status.and_then(|status| status.phase);
+        let spec = pod.spec.unwrap_or_default();
+        let volumes = spec.volumes.unwrap_or_default();
+        let config_maps = volumes.into_iter().filter_map(|volume| volume.config_map);
+        Pod {
+            name: pod.metadata.name.unwrap_or_default(),
+            config_maps: config_maps.map(|config_map| config_map.name).collect(),
+            image: spec
+                .containers
+                .into_iter()
+                .find_map(|container| container.image)
+                .unwrap_or_default(),
+            has_ended: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
+        }
+    }
+}
+
+/// A namespace, as far as reconcilers look at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Whether it is being deleted.
+    pub is_going: bool,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// Labels as a selector of the API server.
+pub fn selector_text(labels: &Labels) -> String {
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    labels.join(",")
+}
+
 /// The calls of the API server that reconcilers make.
 pub trait Kubernetes: Clone + Send + Sync + 'static {
     /// Writes an object's status.
@@ -120,6 +171,34 @@ pub trait Kubernetes: Clone + Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<(), kube::Error>> + Send;
 
+    /// Names of the children of one kind that carry these labels.
+    fn children(
+        &self,
+        kind: Child,
+        namespace: &str,
+        labels: &Labels,
+    ) -> impl Future<Output = Result<Vec<String>, kube::Error>> + Send;
+
+    /// The pods that carry these labels.
+    fn pods(
+        &self,
+        namespace: &str,
+        labels: &Labels,
+    ) -> impl Future<Output = Result<Vec<Pod>, kube::Error>> + Send;
+
+    /// A namespace; `None` = there is none.
+    fn namespace(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<Namespace>, kube::Error>> + Send;
+
+    /// Gives an object these finalizers. One that is gone already is success; one that was changed meanwhile is a conflict.
+    fn set_finalizers<K: Object>(
+        &self,
+        object: &K,
+        finalizers: &[String],
+    ) -> impl Future<Output = Result<(), kube::Error>> + Send;
+
     /// Records that something happened to an object. Nothing depends on it: that it can't be recorded is only logged.
     fn say<K: Object>(&self, object: &K, said: Said) -> impl Future<Output = ()> + Send;
 }
@@ -146,7 +225,7 @@ impl Cluster {
 }
 
 impl Cluster {
-    fn children(&self, kind: Child, namespace: &str) -> Api<DynamicObject> {
+    fn api_of(&self, kind: Child, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), namespace, &kind.resource())
     }
 }
@@ -182,7 +261,7 @@ impl Kubernetes for Cluster {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Value>, kube::Error> {
-        let child = self.children(kind, namespace).get_opt(name).await?;
+        let child = self.api_of(kind, namespace).get_opt(name).await?;
         child
             .map(|child| serde_json::to_value(child).map_err(kube::Error::SerdeError))
             .transpose()
@@ -197,7 +276,7 @@ impl Kubernetes for Cluster {
         };
         let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
         let ours = PatchParams::apply(FIELD_MANAGER).force();
-        self.children(kind, namespace)
+        self.api_of(kind, namespace)
             .patch(name, &ours, &Patch::Apply(child))
             .await?;
         Ok(())
@@ -205,7 +284,57 @@ impl Kubernetes for Cluster {
 
     async fn delete(&self, kind: Child, namespace: &str, name: &str) -> Result<(), kube::Error> {
         let params = DeleteParams::background();
-        match self.children(kind, namespace).delete(name, &params).await {
+        match self.api_of(kind, namespace).delete(name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn children(
+        &self,
+        kind: Child,
+        namespace: &str,
+        labels: &Labels,
+    ) -> Result<Vec<String>, kube::Error> {
+        let params = ListParams::default().labels(&selector_text(labels));
+        let found = self.api_of(kind, namespace).list_metadata(&params).await?;
+        Ok(found.items.iter().map(ResourceExt::name_any).collect())
+    }
+
+    async fn pods(&self, namespace: &str, labels: &Labels) -> Result<Vec<Pod>, kube::Error> {
+        let api: Api<core::Pod> = Api::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default().labels(&selector_text(labels));
+        let found = api.list(&params).await?;
+        Ok(found.items.into_iter().map(Pod::of).collect())
+    }
+
+    async fn namespace(&self, name: &str) -> Result<Option<Namespace>, kube::Error> {
+        let api: Api<core::Namespace> = Api::all(self.client.clone());
+        let found = api.get_opt(name).await?;
+        Ok(found.map(|found| Namespace {
+            is_going: found.metadata.deletion_timestamp.is_some(),
+            labels: found.metadata.labels.unwrap_or_default(),
+        }))
+    }
+
+    async fn set_finalizers<K: Object>(
+        &self,
+        object: &K,
+        finalizers: &[String],
+    ) -> Result<(), kube::Error> {
+        let namespace = object.namespace().unwrap_or_default();
+        let objects: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        // With the version that was seen: nobody else's finalizer is taken away.
+        let patch = json!({"metadata": {
+            "resourceVersion": object.resource_version(),
+            "finalizers": finalizers,
+        }});
+        let params = PatchParams::default();
+        match objects
+            .patch(&object.name_any(), &params, &Patch::Merge(patch))
+            .await
+        {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error),

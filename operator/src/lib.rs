@@ -6,6 +6,7 @@
 pub mod conditions;
 pub mod config;
 pub mod context;
+pub mod deletion;
 pub mod error;
 pub mod eventstream;
 pub mod jetstream;

@@ -1,11 +1,13 @@
 //! Projection: what is its own, see [`crate::workload`].
 
-use crate::workload::{Parts, Runs, Seen, shown};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use crate::workload::{Common, Parts, Recorded, Runs, Seen, shown};
+use kube::ResourceExt;
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::figures::ProjectionFigures;
+use tidemill_core::names::{Kind, ResourceId};
 use tidemill_crds::Problem;
-use tidemill_crds::compile::together::{Streams, bind_projection};
+use tidemill_crds::common::DeletionPolicy;
+use tidemill_crds::compile::together::{Labels, Streams, bind_projection};
 use tidemill_crds::compile::{self, ProjectionPlan};
 use tidemill_crds::projection::{Projection, ProjectionStatus};
 use tidemill_nats::provision::StreamPlan;
@@ -14,6 +16,11 @@ use tidemill_provision::Installation;
 impl Runs for Projection {
     type Plan = ProjectionPlan;
     type Status = ProjectionStatus;
+
+    fn id(&self) -> ResourceId {
+        let namespace = self.namespace().unwrap_or_default();
+        ResourceId::new(Kind::Projection, &namespace, &self.name_any())
+    }
 
     fn compile(&self) -> Result<ProjectionPlan, Vec<Problem>> {
         let report = compile::projection(self);
@@ -25,12 +32,17 @@ impl Runs for Projection {
             resource: &plan.resource,
             streams: &plan.streams,
             replicas: plan.replicas,
+            lifecycle: &plan.lifecycle,
             workload: plan.workload(),
         }
     }
 
-    fn bind(plan: &ProjectionPlan, streams: &Streams) -> Result<Vec<StreamBinding>, Vec<Problem>> {
-        bind_projection(plan, streams)
+    fn bind(
+        plan: &ProjectionPlan,
+        streams: &Streams,
+        labels: Option<&Labels>,
+    ) -> Result<Vec<StreamBinding>, Vec<Problem>> {
+        bind_projection(plan, streams, labels)
     }
 
     fn streams(
@@ -41,25 +53,31 @@ impl Runs for Projection {
         installation.projection(plan, incarnation)
     }
 
-    fn conditions(&self) -> &[Condition] {
-        self.status
-            .as_ref()
-            .map_or(&[], |status| &status.conditions)
+    fn deletes_data(&self) -> bool {
+        self.spec.deletion_policy == Some(DeletionPolicy::Delete)
     }
 
-    fn status(
-        &self,
-        conditions: Vec<Condition>,
-        seen: Option<&Seen<'_, ProjectionPlan>>,
-    ) -> ProjectionStatus {
+    fn recorded(&self) -> Recorded<'_> {
+        let status = self.status.as_ref();
+        status.map_or(Recorded::default(), |status| Recorded {
+            conditions: &status.conditions,
+            worker: status.worker.as_ref(),
+            streams: &status.streams,
+        })
+    }
+
+    fn status(&self, common: Common, seen: Option<&Seen<'_, ProjectionPlan>>) -> ProjectionStatus {
         let before = self.status.clone().unwrap_or_default();
         let mut status = ProjectionStatus {
             observed_generation: self.metadata.generation,
-            conditions,
+            conditions: common.conditions,
+            worker: common.worker,
+            streams: common.streams,
             ..before
         };
         if let Some(seen) = seen {
             status.replicas = Some(seen.pods);
+            status.outdated_workers = Some(seen.outdated);
             status.selector = Some(seen.selector.clone());
             if !seen.counters.is_empty() {
                 let figures = ProjectionFigures::sum(seen.counters.iter().map(Vec::as_slice));

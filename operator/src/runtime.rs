@@ -10,6 +10,8 @@ use crate::lease::{Candidate, Claim};
 use crate::workload::{self, Runs};
 use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, predicates, watcher};
@@ -149,6 +151,7 @@ async fn workloads<S: JetStream, K: Kubernetes, R: Runs>(
 ) {
     let controller = controller::<R>(client.clone(), stop.clone());
     let known = controller.store();
+    let inhabitants = known.clone();
     let unlisted = stopped_before_it_began(known.clone(), stop);
     // Whoever names a stream waits for it, and follows its changes; its figures are no change.
     let streams = watcher(
@@ -170,9 +173,24 @@ async fn workloads<S: JetStream, K: Kubernetes, R: Runs>(
             .map(|user| ObjectRef::from_obj(&*user))
             .collect::<Vec<_>>()
     };
+    // Whoever may read a stream by the labels of its namespace.
+    let namespaces = watcher(
+        Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+        watcher::Config::default(),
+    )
+    .touched_objects()
+    .predicate_filter(predicates::labels, Default::default());
+    let here = move |namespace: PartialObjectMeta<Namespace>| {
+        let name = namespace.name_any();
+        let here = inhabitants.state().into_iter();
+        here.filter(move |resource| resource.namespace().as_ref() == Some(&name))
+            .map(|resource| ObjectRef::from_obj(&*resource))
+            .collect::<Vec<_>>()
+    };
     let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=tidemill-operator");
     let run = controller
         .watches_stream(streams, users)
+        .watches_stream(namespaces, here)
         .owns(Api::<Deployment>::all(client), ours)
         .run(
             |resource, context| {

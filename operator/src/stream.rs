@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::jetstream::JetStream;
 use crate::kubernetes::{Kubernetes, Object, Said, shown};
 use plan::{Planned, Step};
-use tidemill_nats::provision::StreamPlan;
+use tidemill_nats::provision::{StreamPlan, owner_of};
 use tidemill_nats::{ApiError, StreamState};
 
 pub use plan::{Known, Policy};
@@ -17,7 +17,7 @@ pub use plan::{Known, Policy};
 /// What became of the stream.
 #[derive(Debug)]
 pub struct Settled {
-    /// As it is, if it is known.
+    /// As it is, if it is known, and the resource's own or observed by it: of another's it says nothing.
     pub stream: Option<StreamState>,
     /// What is said.
     pub verdict: Verdict,
@@ -56,10 +56,11 @@ impl Settled {
 /// NATS doesn't answer.
 pub async fn refused<S: JetStream, K: Kubernetes>(
     wanted: &StreamPlan,
+    policy: &Policy,
     context: &Context<S, K>,
 ) -> Result<Option<Verdict>, Error> {
     let present = context.jetstream.stream(&wanted.name).await?;
-    Ok(present.and_then(|present| plan::refused(wanted, &present)))
+    Ok(present.and_then(|present| plan::refused(wanted, policy, &present)))
 }
 
 /// Makes the stream so, if it may.
@@ -69,13 +70,18 @@ pub async fn refused<S: JetStream, K: Kubernetes>(
 pub async fn settle<S: JetStream, K: Kubernetes, O: Object>(
     object: &O,
     wanted: &StreamPlan,
-    policy: Policy,
+    policy: &Policy,
     known: &Known,
     context: &Context<S, K>,
 ) -> Result<Settled, Error> {
     let observed = match observe::observe(&context.jetstream, wanted).await {
         Ok(observed) => observed,
         Err(error) => return Ok(Settled::away(None, error)),
+    };
+    let owner = wanted.mark.to_string();
+    let known_as = |stream: Option<StreamState>| {
+        let owned = |stream: &StreamState| owner_of(&stream.metadata()).as_ref() == Some(&owner);
+        stream.filter(|stream| policy.observe || owned(stream))
     };
     let Planned {
         step,
@@ -84,7 +90,7 @@ pub async fn settle<S: JetStream, K: Kubernetes, O: Object>(
     } = plan::plan(wanted, policy, known, &observed);
     let name = &wanted.name;
     let (done, reason, note) = match &step {
-        Step::Nothing => return Ok(Settled::of(observed.stream, verdict)),
+        Step::Nothing => return Ok(Settled::of(known_as(observed.stream), verdict)),
         Step::Create(config) => {
             context.fence()?;
             let done = context.jetstream.create(name, config).await;
@@ -109,16 +115,16 @@ pub async fn settle<S: JetStream, K: Kubernetes, O: Object>(
             match context.jetstream.stream(name).await {
                 Ok(stream) => Ok(Settled {
                     data_lost,
-                    ..Settled::of(stream, verdict)
+                    ..Settled::of(known_as(stream), verdict)
                 }),
                 Err(error) => Ok(Settled::away(None, error)),
             }
         }
-        Err(error) if error.may_pass() => Ok(Settled::away(observed.stream, error)),
+        Err(error) if error.may_pass() => Ok(Settled::away(known_as(observed.stream), error)),
         Err(error) => {
             let message = format!("stream {name} can't be as the spec says: {error}");
             let verdict = Verdict::new(Reason::Refused, message);
-            Ok(Settled::of(observed.stream, verdict))
+            Ok(Settled::of(known_as(observed.stream), verdict))
         }
     }
 }

@@ -26,6 +26,9 @@ pub struct Grant {
     /// Names of streams; `*` at the end stands for any rest.
     #[serde(default)]
     pub streams: Vec<String>,
+    /// Whether they may take over streams that are there already, of the names they may use.
+    #[serde(default)]
+    pub adopt: bool,
 }
 
 /// What a namespace lacks.
@@ -43,7 +46,30 @@ pub struct NotAllowed {
     own: String,
 }
 
+/// A namespace may not take over streams.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "namespace {0} may not take over streams that are there already: grant it in the operator's configuration \
+     (tenancy.grants: [{{namespaces: [{0}], adopt: true}}])"
+)]
+pub struct MayNotAdopt(String);
+
 impl Tenancy {
+    /// Whether a namespace may take over streams.
+    ///
+    /// # Errors
+    /// [`MayNotAdopt`]
+    pub fn check_adoption(&self, namespace: &str) -> Result<(), MayNotAdopt> {
+        let granted = self.grants.iter().any(|grant| {
+            let mut names = grant.namespaces.iter();
+            grant.adopt && names.any(|name| covers_name(name, namespace))
+        });
+        match self.open || granted {
+            true => Ok(()),
+            false => Err(MayNotAdopt(namespace.to_owned())),
+        }
+    }
+
     /// Whether a namespace may have a stream of this name that takes these subjects.
     ///
     /// # Errors
@@ -130,6 +156,7 @@ mod tests {
                 namespaces: list(namespaces),
                 subjects: list(subjects),
                 streams: list(streams),
+                adopt: false,
             }],
         }
     }

@@ -11,9 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::hash::Hasher;
 use tidemill_core::contract::Contract;
+use tidemill_core::definition::Revision;
 use tidemill_core::names::ResourceId;
+use tidemill_crds::common::WorkerStatus;
+use tidemill_crds::compile::ContainerResources;
 
 /// What is the same for the workers of all resources.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -46,8 +48,10 @@ pub struct Wanted<'a> {
     pub owner: OwnerReference,
     /// How many.
     pub replicas: u32,
-    /// The image; it is recorded per resource and doesn't follow the operator's (`workerUpdate`).
-    pub image: &'a str,
+    /// What they run, as it is recorded per resource: it doesn't follow the operator's image by itself (`workerUpdate`).
+    pub run: &'a WorkerStatus,
+    /// Requests and limits of this resource's own.
+    pub resources: Option<&'a ContainerResources>,
     /// For all resources.
     pub defaults: &'a WorkerDefaults,
 }
@@ -100,33 +104,16 @@ pub fn name(resource: &ResourceId) -> String {
     format!("tidemill-{}-{}", resource.kind, resource.name)
 }
 
-/// Name of the ConfigMap of a contract: another content, another name.
-pub fn contract_name(resource: &ResourceId, contract: &str) -> String {
-    // FNV-1a: no secret, only a name; 64 bits of it.
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
-    hash.write(contract.as_bytes());
-    format!("{}-{:016x}", name(resource), hash.finish())
-}
-
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
+/// Name of the ConfigMap of a contract: another content, another name (64 bits of its SHA-256).
+pub fn contract_name(contract: &Contract) -> String {
+    format!("{}-{}", name(&contract.resource), Revision::of(contract))
 }
 
 /// Makes the objects.
 pub fn objects(wanted: &Wanted<'_>) -> Objects {
     let resource = &wanted.contract.resource;
     let contract = wanted.contract.to_json();
-    let (name, contract_name) = (name(resource), contract_name(resource, &contract));
+    let (name, contract_name) = (name(resource), &wanted.run.contract);
     let labels = labels(resource);
     let metadata = |name: &str| {
         json!({
@@ -140,7 +127,7 @@ pub fn objects(wanted: &Wanted<'_>) -> Objects {
         config_map: json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": metadata(&contract_name),
+            "metadata": metadata(contract_name),
             "immutable": true,
             "data": {"contract.json": contract},
         }),
@@ -159,7 +146,7 @@ pub fn objects(wanted: &Wanted<'_>) -> Objects {
                 "selector": {"matchLabels": selector(resource)},
                 "template": {
                     "metadata": {"labels": labels},
-                    "spec": pod(wanted, &name, &contract_name),
+                    "spec": pod(wanted, &name),
                 },
             },
         }),
@@ -184,8 +171,9 @@ pub fn selector(resource: &ResourceId) -> BTreeMap<String, String> {
     labels
 }
 
-fn pod(wanted: &Wanted<'_>, account: &str, contract_name: &str) -> Value {
-    let mut volumes = vec![json!({"name": "contract", "configMap": {"name": contract_name}})];
+fn pod(wanted: &Wanted<'_>, account: &str) -> Value {
+    let contract = &wanted.run.contract;
+    let mut volumes = vec![json!({"name": "contract", "configMap": {"name": contract}})];
     let mut mounts =
         vec![json!({"name": "contract", "mountPath": CONTRACT_FOLDER, "readOnly": true})];
     if let Some(secret) = &wanted.defaults.credentials_secret {
@@ -207,7 +195,7 @@ fn pod(wanted: &Wanted<'_>, account: &str, contract_name: &str) -> Value {
         },
         "containers": [{
             "name": "worker",
-            "image": wanted.image,
+            "image": wanted.run.image,
             "env": [
                 {"name": "TIDEMILL_CONTRACT", "value": format!("{CONTRACT_FOLDER}/contract.json")},
                 {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -215,7 +203,7 @@ fn pod(wanted: &Wanted<'_>, account: &str, contract_name: &str) -> Value {
             "ports": [{"name": "health", "containerPort": PORT}],
             "livenessProbe": probe("/livez"),
             "readinessProbe": probe("/readyz"),
-            "resources": wanted.defaults.resources,
+            "resources": wanted.resources.map_or_else(|| wanted.defaults.resources.clone(), |own| json!(own)),
             "securityContext": {
                 "allowPrivilegeEscalation": false,
                 "readOnlyRootFilesystem": true,

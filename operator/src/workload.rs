@@ -3,27 +3,32 @@
 //!
 //! compile (pure) → streams that it names → tenancy (pure) → its own streams → starts → objects → status.
 
+mod departure;
+pub mod image;
+mod objects;
+
 use crate::conditions::{Class, Reason, Verdict, conditions};
 use crate::context::Context;
+use crate::deletion;
 use crate::error::Error;
+use crate::eventstream::validate::TAKE_FROM;
 use crate::jetstream::JetStream;
-use crate::kubernetes::{Child, Kubernetes, Object};
+use crate::kubernetes::{Kubernetes, Object, selector_text};
 use crate::stream::{self, Known, Policy, Settled};
-use crate::subset;
-use crate::worker::{self, Objects, Wanted};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
+use crate::worker;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::contract::{CONTRACT_VERSION, Contract, StreamBinding, Workload};
 use tidemill_core::names::ResourceId;
-use tidemill_crds::common::POSITION_MAX;
-use tidemill_crds::compile::together::Streams;
-use tidemill_crds::compile::{self, StreamUse};
-use tidemill_crds::{Problem, eventstream::EventStream};
-use tidemill_nats::provision::StreamPlan;
+use tidemill_crds::Problem;
+use tidemill_crds::common::{MadeStream, POSITION_MAX, WorkerStatus};
+use tidemill_crds::compile::together::{Labels, Streams};
+use tidemill_crds::compile::{self, StreamUse, WorkloadLifecycle};
+use tidemill_crds::eventstream::{EventStream, ReaderNamespaces};
+use tidemill_nats::provision::{StreamPlan, Take};
 use tidemill_provision::Installation;
 
 /// How often a resource is looked at that nobody said anything about.
@@ -36,6 +41,9 @@ pub trait Runs: Object {
     /// Its status.
     type Status: Serialize + PartialEq + Send + Sync;
 
+    /// Its name everywhere in NATS.
+    fn id(&self) -> ResourceId;
+
     /// Compiles it.
     ///
     /// # Errors
@@ -45,28 +53,31 @@ pub trait Runs: Object {
     /// What is the same for both kinds.
     fn parts(plan: &Self::Plan) -> Parts<'_>;
 
-    /// What its workers are told of the streams it names.
+    /// What its workers are told of the streams it names. `labels` are those of its namespace, where they matter.
     ///
     /// # Errors
     /// A stream isn't there, isn't open to its namespace, or can't be used so.
-    fn bind(plan: &Self::Plan, streams: &Streams) -> Result<Vec<StreamBinding>, Vec<Problem>>;
+    fn bind(
+        plan: &Self::Plan,
+        streams: &Streams,
+        labels: Option<&Labels>,
+    ) -> Result<Vec<StreamBinding>, Vec<Problem>>;
 
-    /// Its own streams, in the order in which they are made.
+    /// Its own streams: the parked stream, and the rows or the log.
     fn streams(
         plan: &Self::Plan,
         installation: &Installation,
         incarnation: &str,
     ) -> [StreamPlan; 2];
 
-    /// Its conditions.
-    fn conditions(&self) -> &[Condition];
+    /// Whether its spec says that its data goes with it.
+    fn deletes_data(&self) -> bool;
 
-    /// Its status with other conditions and what is known of its workers; `None` = nothing was compiled, so the rest stays as it is.
-    fn status(
-        &self,
-        conditions: Vec<Condition>,
-        seen: Option<&Seen<'_, Self::Plan>>,
-    ) -> Self::Status;
+    /// What its status says that is the same for both kinds.
+    fn recorded(&self) -> Recorded<'_>;
+
+    /// Its status with other common parts and what was counted; `None` = nothing was compiled, so the rest stays as it is.
+    fn status(&self, common: Common, seen: Option<&Seen<'_, Self::Plan>>) -> Self::Status;
 
     /// Its status as it is.
     fn present(&self) -> Option<&Self::Status>;
@@ -81,17 +92,43 @@ pub struct Parts<'a> {
     pub streams: &'a [StreamUse],
     /// How many workers.
     pub replicas: u32,
+    /// What they run with.
+    pub lifecycle: &'a WorkloadLifecycle,
     /// What they run.
     pub workload: Workload,
 }
 
-/// What a status is made of.
+/// What a status said that is the same for both kinds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recorded<'a> {
+    /// Its conditions.
+    pub conditions: &'a [Condition],
+    /// What its workers run.
+    pub worker: Option<&'a WorkerStatus>,
+    /// What was made for it in NATS.
+    pub streams: &'a [MadeStream],
+}
+
+/// What a status says that is the same for both kinds.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
+    /// What its workers run.
+    pub worker: Option<WorkerStatus>,
+    /// What was made for it in NATS.
+    pub streams: Vec<MadeStream>,
+}
+
+/// What a status is made of besides.
 #[derive(Debug)]
 pub struct Seen<'a, P> {
     /// The plan.
     pub plan: &'a P,
     /// Pods that there are.
     pub pods: u32,
+    /// Pods for which there is a newer image.
+    pub outdated: u32,
     /// What the workers have counted, partition by partition, as it is stored.
     pub counters: Vec<Vec<u8>>,
     /// Label selector of the pods, for autoscalers.
@@ -99,19 +136,32 @@ pub struct Seen<'a, P> {
 }
 
 /// How far one reconcile came.
+#[derive(Debug)]
 struct Reached {
     verdict: Verdict,
     pods: u32,
+    outdated: u32,
+    /// What the workers were told to run; `None` = it didn't come so far.
+    worker: Option<WorkerStatus>,
+    /// Its own streams that are there.
+    streams: Vec<MadeStream>,
     error: Option<Error>,
 }
 
 impl Reached {
-    fn stopped(reason: Reason, message: impl Into<String>) -> Reached {
+    fn of(verdict: Verdict) -> Reached {
         Reached {
-            verdict: Verdict::new(reason, message),
+            verdict,
             pods: 0,
+            outdated: 0,
+            worker: None,
+            streams: Vec::new(),
             error: None,
         }
+    }
+
+    fn stopped(reason: Reason, message: impl Into<String>) -> Reached {
+        Reached::of(Verdict::new(reason, message))
     }
 }
 
@@ -123,38 +173,73 @@ pub async fn reconcile<S: JetStream, K: Kubernetes, R: Runs>(
     resource: Arc<R>,
     context: Arc<Context<S, K>>,
 ) -> Result<Duration, Error> {
-    if resource.meta().deletion_timestamp.is_some() {
-        // Streams and rows stay (`deletionPolicy: Retain`); the objects go with their owner.
-        return Ok(LOOK_INTERVAL);
-    }
     let plan = resource.compile();
-    let Reached {
-        verdict,
-        pods,
-        error,
-    } = match &plan {
+    if resource.meta().deletion_timestamp.is_some() {
+        return departure::depart(&*resource, plan.as_ref().ok(), &context).await;
+    }
+    // Before there is anything that it would hold.
+    deletion::hold(&*resource, resource.deletes_data(), &context).await?;
+    let mut reached = match &plan {
         Ok(plan) => reach(&*resource, plan, &context).await?,
         Err(problems) => Reached::stopped(Reason::Invalid, all(problems)),
     };
+    let error = reached.error.take();
     let counters = match &plan {
         Ok(plan) if error.is_none() => context.jetstream.counters(R::parts(plan).resource).await?,
         _ => Vec::new(),
     };
-    let seen = plan.as_ref().ok().map(|plan| Seen {
+    settle_status(&*resource, plan.as_ref().ok(), reached, counters, &context).await?;
+    // Said first, so that whoever waits knows why; then it is tried again as any error is.
+    error.map_or(Ok(LOOK_INTERVAL), Err)
+}
+
+/// Writes the status, if it isn't as it shall be.
+async fn settle_status<S: JetStream, K: Kubernetes, R: Runs>(
+    resource: &R,
+    plan: Option<&R::Plan>,
+    reached: Reached,
+    counters: Vec<Vec<u8>>,
+    context: &Context<S, K>,
+) -> Result<(), Error> {
+    let recorded = resource.recorded();
+    let seen = plan.map(|plan| Seen {
         plan,
-        pods,
+        pods: reached.pods,
+        outdated: reached.outdated,
         counters,
-        selector: selector(R::parts(plan).resource),
+        selector: selector_text(&worker::selector(R::parts(plan).resource)),
     });
     let generation = resource.meta().generation;
-    let now = Timestamp::now();
-    let wanted = conditions(resource.conditions(), &verdict, generation, now);
-    let wanted = resource.status(wanted, seen.as_ref());
+    let conditions = conditions(
+        recorded.conditions,
+        &reached.verdict,
+        generation,
+        Timestamp::now(),
+    );
+    let common = Common {
+        conditions,
+        worker: reached.worker.or_else(|| recorded.worker.cloned()),
+        streams: remembered(recorded.streams, reached.streams),
+    };
+    let wanted = resource.status(common, seen.as_ref());
     if resource.present() != Some(&wanted) {
         context.fence()?;
-        context.kubernetes.write_status(&*resource, &wanted).await?;
+        context.kubernetes.write_status(resource, &wanted).await?;
     }
-    error.map_or(Ok(LOOK_INTERVAL), Err)
+    Ok(())
+}
+
+/// The streams that were made, by name; those that weren't looked at, or are gone, stay as they were known: that they were there is how
+/// a lost one is told from one that was never made.
+fn remembered(before: &[MadeStream], now: Vec<MadeStream>) -> Vec<MadeStream> {
+    let mut streams = now;
+    for known in before {
+        if !streams.iter().any(|stream| stream.name == known.name) {
+            streams.push(known.clone());
+        }
+    }
+    streams.sort_by(|a, b| a.name.cmp(&b.name));
+    streams
 }
 
 async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
@@ -162,17 +247,15 @@ async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
     plan: &R::Plan,
     context: &Context<S, K>,
 ) -> Result<Reached, Error> {
-    let Parts {
-        resource: id,
-        streams: uses,
-        replicas,
-        workload,
-    } = R::parts(plan);
-    let bindings = match R::bind(plan, &named(uses, context).await?) {
+    let parts = R::parts(plan);
+    let id = parts.resource;
+    let streams = named(parts.streams, context).await?;
+    let labels = labels(&id.namespace, &streams, context).await?;
+    let bindings = match R::bind(plan, &streams, labels.as_ref()) {
         Ok(bindings) => bindings,
         Err(problems) => return Ok(Reached::stopped(Reason::StreamUnusable, all(&problems))),
     };
-    let own = R::streams(plan, &context.installation, &(context.incarnation)());
+    let mut own = R::streams(plan, &context.installation, &(context.incarnation)());
     for wanted in &own {
         // A bucket is named without the prefix of its stream.
         let name = wanted.name.strip_prefix("KV_").unwrap_or(&wanted.name);
@@ -180,25 +263,39 @@ async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
             return Ok(Reached::stopped(Reason::NotAllowed, error.to_string()));
         }
     }
+    let mut policy = Policy::default();
+    let annotations = resource.meta().annotations.as_ref();
+    if let Some(owner) = annotations.and_then(|annotations| annotations.get(TAKE_FROM)) {
+        let take = Take::From(owner.clone());
+        match context.tenancy.check_adoption(&id.namespace) {
+            Ok(()) => own.iter_mut().for_each(|wanted| wanted.take = take.clone()),
+            Err(error) => policy.denied = Some((take, error.to_string())),
+        }
+    }
     context.shared_buckets().await?;
     // The parked stream pins the name of the other, so it is made last: a name that can't be had can still be changed.
     let [parked, main] = &own;
-    if let Some(verdict) = stream::refused(parked, context).await? {
-        return Ok(Reached {
-            verdict,
-            pods: 0,
-            error: None,
-        });
+    if let Some(verdict) = stream::refused(parked, &policy, context).await? {
+        return Ok(Reached::of(verdict));
     }
+    let mut made = Vec::new();
     for wanted in [main, parked] {
-        let policy = Policy::default();
-        let Settled { verdict, error, .. } =
-            stream::settle(resource, wanted, policy, &Known::default(), context).await?;
+        let known = known(resource.recorded().streams, &wanted.name);
+        let Settled {
+            stream,
+            verdict,
+            error,
+            ..
+        } = stream::settle(resource, wanted, &policy, &known, context).await?;
+        made.extend(stream.map(|stream| MadeStream {
+            name: stream.name,
+            incarnation: stream.incarnation,
+        }));
         if verdict.reason.class() != Class::Ready {
             return Ok(Reached {
-                verdict,
-                pods: 0,
+                streams: made,
                 error: error.map(Error::from),
+                ..Reached::of(verdict)
             });
         }
     }
@@ -207,11 +304,41 @@ async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
         resource: id.clone(),
         connection: context.worker_connection.clone(),
         streams: bindings,
-        workload,
+        workload: parts.workload.clone(),
     };
     context.fence()?;
     context.jetstream.remember_starts(&contract).await?;
-    run(resource, &contract, replicas, context).await
+    let reached = objects::run(resource, &parts, &contract, context).await?;
+    Ok(Reached {
+        streams: made,
+        ..reached
+    })
+}
+
+/// What the status knows of a stream.
+fn known(streams: &[MadeStream], name: &str) -> Known {
+    let known = streams.iter().find(|stream| stream.name == name);
+    Known {
+        incarnation: known.map(|stream| stream.incarnation.clone()),
+        last: 0,
+    }
+}
+
+/// Labels of a namespace, if one of the streams is open by labels.
+async fn labels<S: JetStream, K: Kubernetes>(
+    namespace: &str,
+    streams: &Streams,
+    context: &Context<S, K>,
+) -> Result<Option<Labels>, Error> {
+    let by_labels = streams.values().any(|stream| {
+        stream.stream.namespace != namespace
+            && stream.readers.namespaces == ReaderNamespaces::Selector
+    });
+    if !by_labels {
+        return Ok(None);
+    }
+    let found = context.kubernetes.namespace(namespace).await?;
+    Ok(Some(found.unwrap_or_default().labels))
 }
 
 /// The streams that a definition names, as far as they are there.
@@ -233,114 +360,6 @@ async fn named<S: JetStream, K: Kubernetes>(
     Ok(streams)
 }
 
-/// Makes the objects, and looks how the workers are.
-async fn run<S: JetStream, K: Kubernetes, R: Runs>(
-    resource: &R,
-    contract: &Contract,
-    replicas: u32,
-    context: &Context<S, K>,
-) -> Result<Reached, Error> {
-    let meta = resource.meta();
-    let owner = OwnerReference {
-        api_version: R::api_version(&()).into_owned(),
-        kind: R::kind(&()).into_owned(),
-        name: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    };
-    let wanted = Wanted {
-        contract,
-        owner,
-        replicas,
-        image: &context.workers.image,
-        defaults: &context.workers,
-    };
-    let Objects {
-        config_map,
-        service_account,
-        deployment,
-        disruption_budget,
-    } = worker::objects(&wanted);
-    ensure(Child::ConfigMap, &config_map, context).await?;
-    ensure(Child::ServiceAccount, &service_account, context).await?;
-    match &disruption_budget {
-        Some(budget) => {
-            ensure(Child::PodDisruptionBudget, budget, context).await?;
-        }
-        None => remove(Child::PodDisruptionBudget, &contract.resource, context).await?,
-    }
-    let present = ensure(Child::Deployment, &deployment, context).await?;
-    Ok(workers(present.as_ref(), replicas))
-}
-
-/// How the workers are.
-fn workers(deployment: Option<&Value>, replicas: u32) -> Reached {
-    let number = |pointer: &str| {
-        let number = deployment.and_then(|deployment| deployment.pointer(pointer));
-        number.and_then(Value::as_u64).unwrap_or(0)
-    };
-    let (ready, updated) = (
-        number("/status/readyReplicas"),
-        number("/status/updatedReplicas"),
-    );
-    let pods = u32::try_from(number("/status/replicas")).unwrap_or(u32::MAX);
-    let is_seen = number("/status/observedGeneration") >= number("/metadata/generation");
-    let message = format!("{ready} of {replicas} workers are ready");
-    let all = ready.min(updated) >= u64::from(replicas) && is_seen && deployment.is_some();
-    let reason = match all {
-        true => Reason::InForce,
-        false => Reason::WorkersNotReady,
-    };
-    Reached {
-        verdict: Verdict::new(reason, message),
-        pods,
-        error: None,
-    }
-}
-
-/// Makes a child so, if it isn't; gives it as it was seen.
-async fn ensure<S: JetStream, K: Kubernetes>(
-    kind: Child,
-    wanted: &Value,
-    context: &Context<S, K>,
-) -> Result<Option<Value>, Error> {
-    let text = |pointer: &str| {
-        wanted
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
-    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
-    let present = context.kubernetes.child(kind, namespace, name).await?;
-    if present
-        .as_ref()
-        .is_none_or(|present| !subset::says(present, wanted))
-    {
-        context.fence()?;
-        context.kubernetes.apply(kind, wanted).await?;
-    }
-    Ok(present)
-}
-
-async fn remove<S: JetStream, K: Kubernetes>(
-    kind: Child,
-    resource: &ResourceId,
-    context: &Context<S, K>,
-) -> Result<(), Error> {
-    let (namespace, name) = (&resource.namespace, worker::name(resource));
-    if context
-        .kubernetes
-        .child(kind, namespace, &name)
-        .await?
-        .is_some()
-    {
-        context.fence()?;
-        context.kubernetes.delete(kind, namespace, &name).await?;
-    }
-    Ok(())
-}
-
 /// A number as a status holds it: exactly, for every JSON reader.
 pub fn shown(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX).min(POSITION_MAX)
@@ -349,13 +368,4 @@ pub fn shown(number: u64) -> i64 {
 fn all(problems: &[Problem]) -> String {
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     problems.join("; ")
-}
-
-fn selector(resource: &ResourceId) -> String {
-    let labels = worker::selector(resource);
-    let labels: Vec<String> = labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    labels.join(",")
 }

@@ -85,6 +85,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<()> {
         );
     }
     let options = Options {
+        run_here: true,
         namespace: context.given_namespace().map(str::to_owned),
         missing: Missing::Error,
         declared_before: BTreeSet::new(),
@@ -289,6 +290,7 @@ impl Session<'_> {
             ]
         };
         let options = Options {
+            run_here: true,
             declared_before: declared_before.clone(),
             ..self.options.clone()
         };

@@ -74,6 +74,7 @@ impl<'a> From<&'a Declared> for Resource<'a> {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<()> {
     let options = Options {
+        run_here: false,
         namespace: context.given_namespace().map(str::to_owned),
         missing: if args.strict {
             Missing::Error

@@ -8,6 +8,7 @@ const STREAM: &str = include_str!("../../../k8s/examples/orders/manifests/stream
 
 fn load(texts: &[&str]) -> Manifests {
     let options = Options {
+        run_here: false,
         namespace: None,
         missing: Missing::Error,
         declared_before: BTreeSet::new(),
@@ -64,6 +65,7 @@ fn a_stream_with_an_error_is_the_only_thing_that_is_said_to_be_wrong() {
 #[test]
 fn a_namespace_is_given_to_those_that_name_none() {
     let options = Options {
+        run_here: false,
         namespace: Some("shop".to_owned()),
         missing: Missing::Error,
         declared_before: BTreeSet::new(),
@@ -152,6 +154,7 @@ spec:
 /// The same as files that were found in a folder.
 fn found_in_a_folder(texts: &[&str]) -> Manifests {
     let options = Options {
+        run_here: false,
         namespace: None,
         missing: Missing::Error,
         declared_before: BTreeSet::new(),

@@ -8,6 +8,7 @@ use tidemill_core::timestamp::Timestamp;
 use super::closest;
 use super::labels::{ANNOTATIONS_BYTES_MAX, wrong_key, wrong_value};
 use crate::problem::{FieldPath, Problem, Reason};
+use crate::quantity::Quantity;
 use crate::text::ByteSize;
 
 /// Fields of a document.
@@ -315,10 +316,17 @@ impl Walk {
                 );
             }
         }
-        if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true))
-            && let Err(error) = ByteSize::Text(text.to_owned()).bytes()
-        {
-            self.add(path, error.to_string());
+        if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+            // Two kinds of amounts are written so, each with its own form.
+            let text = text.to_owned();
+            if schema.get("pattern") == Quantity::schema().get("pattern") {
+                let quantity = Quantity::Text(text);
+                if quantity.canonical().is_none() {
+                    self.add(path, quantity.wrong());
+                }
+            } else if let Err(error) = ByteSize::Text(text).bytes() {
+                self.add(path, error.to_string());
+            }
         }
         if schema.get("format").and_then(Value::as_str) == Some("date-time") && !is_time(text) {
             self.add(path, format!("`{text}` is not a time that Kubernetes takes: write it as RFC 3339 does, with a capital T and Z, such as 2026-01-31T12:00:00Z"));

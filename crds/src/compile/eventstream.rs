@@ -7,12 +7,12 @@ use tidemill_core::names;
 use super::constants::Gives;
 use super::expressions::{Names, expression};
 use super::findings::Findings;
-use super::values::{Lifecycle, bytes, lifecycle, messages, milliseconds};
+use super::values::{Lifecycle, bytes, messages, milliseconds, unlike_dev};
 use super::{Report, namespace_of, together::overlap};
-use crate::common::Placement;
+use crate::common::{DeletionPolicy, Placement};
 use crate::eventstream::{
-    self, AdoptionPolicy, Compression, EventStream, EventStreamSpec, ManagementPolicy, OnFull,
-    OnLoss, ReaderNamespaces, Storage,
+    self, AdoptionPolicy, AllowedReaders, Compression, EventStream, EventStreamSpec,
+    ManagementPolicy, OnFull, OnLoss, ReaderNamespaces, Storage,
 };
 use crate::problem::{FieldPath, Reason};
 
@@ -31,8 +31,23 @@ pub struct EventStreamPlan {
     pub binding: StreamBinding,
     /// The JetStream stream.
     pub settings: StreamSettings,
-    /// Whether resources of other namespaces may refer to it.
-    pub open_to_all: bool,
+    /// Who may refer to it.
+    pub readers: AllowedReaders,
+    /// What may be done to it.
+    pub policy: StreamPolicy,
+}
+
+/// What the operator may do to the stream of an EventStream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamPolicy {
+    /// Nothing: it is somebody else's, and read.
+    pub observe: bool,
+    /// It may be taken over if nobody has marked it as theirs.
+    pub adopt: bool,
+    /// It may be made again, empty, when it has vanished.
+    pub recreate: bool,
+    /// It goes with the resource.
+    pub delete: bool,
 }
 
 /// A JetStream stream.
@@ -104,10 +119,35 @@ pub fn event_stream(resource: &EventStream) -> Report<EventStreamPlan> {
     let operator_only = Lifecycle {
         deletion_policy: *deletion_policy,
         worker_update: None,
+        worker: None,
         durability: *durability,
         nats_ref: nats_ref.as_ref(),
     };
-    lifecycle(&mut findings, &operator_only, &spec.field("durability"));
+    unlike_dev(&mut findings, &operator_only, &spec.field("durability"));
+    let policy = StreamPolicy {
+        observe: *management_policy == Some(ManagementPolicy::Observe),
+        adopt: *adoption_policy == Some(AdoptionPolicy::IfUnowned),
+        recreate: *on_loss == Some(OnLoss::Recreate),
+        delete: *deletion_policy == Some(DeletionPolicy::Delete),
+    };
+    if policy.observe {
+        for (field, present) in [
+            ("storage", storage.is_some()),
+            ("replicas", replicas.is_some()),
+            ("limits", limits.is_some()),
+            ("duplicateWindow", duplicate_window.is_some()),
+            ("maxMessageSize", max_message_size.is_some()),
+            ("maxMessagesPerSubject", max_messages_per_subject.is_some()),
+            ("compression", compression.is_some()),
+            ("durability", durability.is_some()),
+            ("placement", placement.is_some()),
+        ] {
+            if present {
+                let message = "managementPolicy: Observe writes nothing to the stream: remove the field, or managementPolicy";
+                findings.error(&spec.field(field), Reason::Malformed, message);
+            }
+        }
+    }
     for (field, present) in [
         ("mirror", mirror.is_some()),
         ("sources", !sources.is_empty()),
@@ -118,23 +158,32 @@ pub fn event_stream(resource: &EventStream) -> Report<EventStreamPlan> {
             findings.not_yet(&spec.field(field), "remove the field");
         }
     }
-    if *management_policy == Some(ManagementPolicy::Observe) {
-        findings.not_yet(&spec.field("managementPolicy"), "only Manage is run yet");
+    for (field, present, otherwise) in [
+        (
+            "managementPolicy",
+            policy.observe,
+            "`tidemill dev` makes every stream; leave the field out there",
+        ),
+        (
+            "adoptionPolicy",
+            policy.adopt,
+            "`tidemill dev` takes over no stream; leave the field out there",
+        ),
+        (
+            "onLoss",
+            policy.recreate,
+            "`tidemill dev` reports a lost stream; leave the field out there",
+        ),
+    ] {
+        if present {
+            findings.needs_cluster(&spec.field(field), otherwise);
+        }
     }
-    if *adoption_policy == Some(AdoptionPolicy::IfUnowned) {
-        findings.not_yet(&spec.field("adoptionPolicy"), "only Never is run yet");
-    }
-    if *on_loss == Some(OnLoss::Recreate) {
-        findings.not_yet(&spec.field("onLoss"), "only Report is run yet");
-    }
-    let readers = allowed_readers
-        .as_ref()
-        .map(|readers| readers.namespaces)
-        .unwrap_or_default();
-    if readers == ReaderNamespaces::Selector {
-        findings.not_yet(
-            &spec.field("allowedReaders").field("namespaces"),
-            "only Same and All are run yet",
+    let readers = allowed_readers.clone().unwrap_or_default();
+    if readers.namespaces == ReaderNamespaces::Selector {
+        findings.unlike_dev(
+            &spec.field("allowedReaders").field("selector"),
+            "without one namespaces have no labels, and all may refer to the stream",
         );
     }
 
@@ -222,7 +271,8 @@ pub fn event_stream(resource: &EventStream) -> Report<EventStreamPlan> {
             capture,
         },
         settings,
-        open_to_all: readers == ReaderNamespaces::All,
+        readers,
+        policy,
     })
 }
 

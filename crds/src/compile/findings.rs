@@ -2,13 +2,14 @@
 
 use std::fmt::Display;
 
-use super::Report;
+use super::{InCluster, Report};
 use crate::problem::{FieldPath, Problem, Reason};
 
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
+    in_cluster: Vec<InCluster>,
 }
 
 impl Findings {
@@ -31,6 +32,24 @@ impl Findings {
         );
     }
 
+    /// A field is there that runs in a cluster only; `dev` refuses it.
+    pub(super) fn needs_cluster(&mut self, path: &FieldPath, otherwise: &str) {
+        self.in_cluster(path, otherwise, true);
+    }
+
+    /// A field is there that runs in a cluster only; without one it is `otherwise`.
+    pub(super) fn unlike_dev(&mut self, path: &FieldPath, otherwise: &str) {
+        self.in_cluster(path, otherwise, false);
+    }
+
+    fn in_cluster(&mut self, path: &FieldPath, otherwise: &str, needed: bool) {
+        let message = format!("only in a cluster: {otherwise}");
+        self.in_cluster.push(InCluster {
+            problem: Problem::new(path.clone(), Reason::NotInThisVersion, message),
+            needed,
+        });
+    }
+
     /// The value of a field, or the error that it is.
     pub(super) fn take<T, E: Display>(
         &mut self,
@@ -48,6 +67,7 @@ impl Findings {
         self.errors.dedup();
         self.warnings.sort();
         self.warnings.dedup();
+        self.in_cluster.sort();
         let plan = if self.errors.is_empty() {
             Some(plan)
         } else {
@@ -57,6 +77,7 @@ impl Findings {
             plan,
             errors: self.errors,
             warnings: self.warnings,
+            in_cluster: self.in_cluster,
         }
     }
 }

@@ -16,7 +16,9 @@ use tidemill_core::planted::{Bug, planted};
 use super::constants::Gives;
 use super::expressions::{Names, expression, template, text_template};
 use super::findings::Findings;
-use super::values::{self, Lifecycle, StorageSettings, lifecycle, storage};
+use super::values::{
+    self, Lifecycle, StorageSettings, WorkloadLifecycle, storage, unlike_dev, workload_lifecycle,
+};
 use super::{Access, DEFINITION_BYTES_MAX, Report, StreamUse, namespace_of};
 use crate::problem::{FieldPath, Reason};
 use crate::projection::{self, OnError, Projection, ProjectionSpec};
@@ -44,6 +46,8 @@ pub struct ProjectionPlan {
     pub suspend: bool,
     /// Worker pods.
     pub replicas: u32,
+    /// What the operator does with its workers.
+    pub lifecycle: WorkloadLifecycle,
     /// The streams that are read, each with the field that names it.
     pub streams: Vec<StreamUse>,
 }
@@ -89,16 +93,19 @@ pub fn projection(resource: &Projection) -> Report<ProjectionPlan> {
         suspend,
         deletion_policy,
         worker_update,
+        worker,
         nats_ref,
     } = &resource.spec;
     let spec = FieldPath::spec();
+    let lifecycle = workload_lifecycle(&mut findings, *worker_update, worker.as_ref());
     let operator_only = Lifecycle {
         deletion_policy: *deletion_policy,
         worker_update: *worker_update,
+        worker: worker.as_ref(),
         durability: None,
         nats_ref: nats_ref.as_ref(),
     };
-    lifecycle(&mut findings, &operator_only, &spec);
+    unlike_dev(&mut findings, &operator_only, &spec);
 
     let (streams, starts) = sources(&mut findings, from, &namespace);
     let mut definition = ProjectionDefinition::new(
@@ -175,6 +182,7 @@ pub fn projection(resource: &Projection) -> Report<ProjectionPlan> {
         rows,
         suspend: suspend.unwrap_or(false),
         replicas: *replicas,
+        lifecycle,
         streams,
     })
 }

@@ -15,7 +15,10 @@ use tidemill_core::retry;
 use super::constants::Gives;
 use super::expressions::{Names, Steps, Uncertain, expression};
 use super::findings::Findings;
-use super::values::{self, Lifecycle, StorageSettings, lifecycle, milliseconds, storage};
+use super::values::{
+    self, Lifecycle, StorageSettings, WorkloadLifecycle, milliseconds, storage, unlike_dev,
+    workload_lifecycle,
+};
 use super::{DEFINITION_BYTES_MAX, Report, StreamUse, namespace_of};
 use crate::problem::{FieldPath, Reason};
 use crate::saga::{self, OnDelete, OnUnknown, Saga, SagaSpec, Step};
@@ -53,6 +56,8 @@ pub struct SagaPlan {
     pub suspend: bool,
     /// Worker pods.
     pub replicas: u32,
+    /// What the operator does with its workers.
+    pub lifecycle: WorkloadLifecycle,
     /// The streams that are read and published to, each with the field that names it.
     pub streams: Vec<StreamUse>,
     /// Subjects that requests are sent to, each with its field.
@@ -100,17 +105,20 @@ pub fn saga(resource: &Saga) -> Report<SagaPlan> {
         suspend,
         deletion_policy,
         worker_update,
+        worker,
         nats_ref,
     } = &resource.spec;
     let spec = FieldPath::spec();
     let log = log.clone().unwrap_or_default();
+    let lifecycle = workload_lifecycle(&mut findings, *worker_update, worker.as_ref());
     let operator_only = Lifecycle {
         deletion_policy: *deletion_policy,
         worker_update: *worker_update,
+        worker: worker.as_ref(),
         durability: log.durability,
         nats_ref: nats_ref.as_ref(),
     };
-    lifecycle(
+    unlike_dev(
         &mut findings,
         &operator_only,
         &spec.field("log").field("durability"),
@@ -231,6 +239,7 @@ pub fn saga(resource: &Saga) -> Report<SagaPlan> {
         partitions,
         suspend: suspend.unwrap_or(false),
         replicas: *replicas,
+        lifecycle,
         streams,
         requests,
     })

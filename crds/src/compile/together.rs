@@ -9,6 +9,8 @@ pub use claims::{NameConflict, name_conflicts};
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::definition::StreamRef;
 
+use crate::eventstream::{AllowedReaders, ReaderNamespaces};
+
 use super::{Access, EventStreamPlan, ProjectionPlan, SagaPlan, StreamUse};
 use crate::check::closest;
 use crate::problem::{FieldPath, Problem, Reason};
@@ -16,15 +18,20 @@ use crate::problem::{FieldPath, Problem, Reason};
 /// The EventStreams there are, by name.
 pub type Streams = BTreeMap<StreamRef, EventStreamPlan>;
 
-/// What a worker of a Projection is told of its streams.
+/// Labels of a namespace.
+pub type Labels = BTreeMap<String, String>;
+
+/// What a worker of a Projection is told of its streams. `labels` are those of its namespace; where they aren't known, every
+/// selector is taken to match.
 ///
 /// # Errors
 /// A stream isn't there, or isn't open to the Projection's namespace.
 pub fn bind_projection(
     plan: &ProjectionPlan,
     streams: &Streams,
+    labels: Option<&Labels>,
 ) -> Result<Vec<StreamBinding>, Vec<Problem>> {
-    bind(&plan.resource.namespace, &plan.streams, streams)
+    bind((&plan.resource.namespace, labels), &plan.streams, streams)
 }
 
 /// What a Projection counts from streams that drop the older events of a subject: rows that are made anew would lack them.
@@ -57,12 +64,16 @@ pub fn uncountable(plan: &ProjectionPlan, streams: &Streams) -> Vec<Problem> {
     problems
 }
 
-/// What a worker of a Saga is told of its streams.
+/// What a worker of a Saga is told of its streams. `labels` as for [`bind_projection`].
 ///
 /// # Errors
 /// A stream isn't there, isn't open to the Saga's namespace, can't be published to exactly once, or takes in the subject of
 /// a request.
-pub fn bind_saga(plan: &SagaPlan, streams: &Streams) -> Result<Vec<StreamBinding>, Vec<Problem>> {
+pub fn bind_saga(
+    plan: &SagaPlan,
+    streams: &Streams,
+    labels: Option<&Labels>,
+) -> Result<Vec<StreamBinding>, Vec<Problem>> {
     let captured = plan.requests.iter().filter_map(|(path, subject)| {
         let stream = streams.values().find(|stream| stream.settings.subjects.iter().any(|taken| overlap(taken, subject)))?;
         let message = format!(
@@ -72,7 +83,7 @@ pub fn bind_saga(plan: &SagaPlan, streams: &Streams) -> Result<Vec<StreamBinding
         Some(Problem::new(path.clone(), Reason::Conflict, message))
     });
     let captured: Vec<Problem> = captured.collect();
-    match bind(&plan.resource.namespace, &plan.streams, streams) {
+    match bind((&plan.resource.namespace, labels), &plan.streams, streams) {
         Ok(bindings) if captured.is_empty() => Ok(bindings),
         Ok(_) => Err(captured),
         Err(mut problems) => {
@@ -84,7 +95,7 @@ pub fn bind_saga(plan: &SagaPlan, streams: &Streams) -> Result<Vec<StreamBinding
 }
 
 fn bind(
-    namespace: &str,
+    reader: (&str, Option<&Labels>),
     uses: &[StreamUse],
     streams: &Streams,
 ) -> Result<Vec<StreamBinding>, Vec<Problem>> {
@@ -104,10 +115,7 @@ fn bind(
             ));
             continue;
         };
-        if stream.namespace != namespace && !plan.open_to_all {
-            let message = format!(
-                "EventStream {stream} is open to its own namespace only: set allowedReaders: {{namespaces: All}} on it, or use a stream of namespace {namespace}"
-            );
+        if let Some(message) = closed(plan, reader) {
             problems.push(Problem::new(path.clone(), Reason::Reference, message));
         }
         if *access == Access::Publish && plan.settings.max_messages_per_subject.is_some() {
@@ -124,6 +132,36 @@ fn bind(
         Ok(bindings.into_values().collect())
     } else {
         Err(problems)
+    }
+}
+
+/// Why a stream isn't open to resources of a namespace.
+fn closed(plan: &EventStreamPlan, (namespace, labels): (&str, Option<&Labels>)) -> Option<String> {
+    let stream = &plan.stream;
+    if stream.namespace == namespace {
+        return None;
+    }
+    let AllowedReaders {
+        namespaces,
+        selector,
+    } = &plan.readers;
+    match namespaces {
+        ReaderNamespaces::All => None,
+        ReaderNamespaces::Same => Some(format!(
+            "EventStream {stream} is open to its own namespace only: set allowedReaders: {{namespaces: All}} on it, or use a stream of namespace {namespace}"
+        )),
+        ReaderNamespaces::Selector => {
+            let matches = |labels| {
+                selector
+                    .as_ref()
+                    .is_some_and(|selector| selector.matches(labels))
+            };
+            (!labels.is_none_or(matches)).then(|| {
+                format!(
+                    "EventStream {stream} isn't open to namespace {namespace}: its allowedReaders.selector doesn't match the labels of that namespace; label the namespace, or widen the selector"
+                )
+            })
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Texts of the spec as values, with their defaults.
 
+use std::collections::BTreeMap;
+
 use tidemill_core::definition::{self, StreamRef};
 use tidemill_core::retry;
 use tidemill_core::timestamp::Timestamp;
@@ -7,9 +9,10 @@ use tidemill_core::timestamp::Timestamp;
 use super::findings::Findings;
 use crate::common::{
     DeletionPolicy, Durability, LocalRef, POSITION_MAX, Placement, Retry, Start, StartFrom,
-    WorkerUpdate,
+    WorkerSettings, WorkerUpdate,
 };
 use crate::problem::{FieldPath, Reason};
+use crate::quantity::Quantity;
 use crate::text::{ByteSize, Duration};
 
 /// Where something is stored: a stream or a bucket of ours.
@@ -164,26 +167,93 @@ pub(super) fn storage(
     }
 }
 
+/// What the operator does with the workers of a resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkloadLifecycle {
+    /// Workers follow the operator's image by themselves.
+    pub update: WorkerUpdate,
+    /// Image of the workers; `None` = the operator's.
+    pub image: Option<String>,
+    /// Requests and limits, as the API server writes them; `None` = the operator's.
+    pub resources: Option<ContainerResources>,
+}
+
+/// Requests and limits of a container, each amount in its canonical form.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ContainerResources {
+    /// What is set aside.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, String>,
+    /// Most that it may take.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, String>,
+}
+
+pub(super) fn workload_lifecycle(
+    findings: &mut Findings,
+    worker_update: Option<WorkerUpdate>,
+    worker: Option<&WorkerSettings>,
+) -> WorkloadLifecycle {
+    let path = FieldPath::spec().field("worker").field("resources");
+    let mut amounts = |field: &str, amounts: &BTreeMap<String, Quantity>| {
+        let mut canonical = BTreeMap::new();
+        for (resource, amount) in amounts {
+            match amount.canonical() {
+                Some(amount) => drop(canonical.insert(resource.clone(), amount)),
+                None => findings.error(
+                    &path.field(field).field(resource),
+                    Reason::Malformed,
+                    amount.wrong(),
+                ),
+            }
+        }
+        canonical
+    };
+    let resources = worker.and_then(|worker| worker.resources.as_ref());
+    let resources = resources.map(|resources| ContainerResources {
+        requests: amounts("requests", &resources.requests),
+        limits: amounts("limits", &resources.limits),
+    });
+    WorkloadLifecycle {
+        update: worker_update.unwrap_or_default(),
+        image: worker.and_then(|worker| worker.image.clone()),
+        resources,
+    }
+}
+
 /// Fields of every kind that only the operator will run.
 pub(super) struct Lifecycle<'a> {
     pub(super) deletion_policy: Option<DeletionPolicy>,
     pub(super) worker_update: Option<WorkerUpdate>,
+    pub(super) worker: Option<&'a WorkerSettings>,
     pub(super) durability: Option<Durability>,
     pub(super) nats_ref: Option<&'a LocalRef>,
 }
 
-/// Refuses what isn't run yet of them. `durability` is the field's path below the spec.
-pub(super) fn lifecycle(
+/// Refuses what isn't run yet of them, and says what runs in a cluster only. `durability` is the field's path below the spec.
+pub(super) fn unlike_dev(
     findings: &mut Findings,
     lifecycle: &Lifecycle<'_>,
     durability: &FieldPath,
 ) {
     let spec = FieldPath::spec();
     if lifecycle.deletion_policy == Some(DeletionPolicy::Delete) {
-        findings.not_yet(&spec.field("deletionPolicy"), "only Retain is run yet");
+        findings.unlike_dev(
+            &spec.field("deletionPolicy"),
+            "`tidemill dev` keeps the data of a manifest that is removed; --fresh empties its store",
+        );
     }
     if lifecycle.worker_update == Some(WorkerUpdate::Auto) {
-        findings.not_yet(&spec.field("workerUpdate"), "only Manual is run yet");
+        findings.unlike_dev(
+            &spec.field("workerUpdate"),
+            "`tidemill dev` runs workers in its own process",
+        );
+    }
+    if lifecycle.worker.is_some() {
+        findings.unlike_dev(
+            &spec.field("worker"),
+            "`tidemill dev` runs workers in its own process",
+        );
     }
     if lifecycle.durability == Some(Durability::Strict) {
         findings.not_yet(durability, "only Standard is run yet; a server with `sync_interval: always` syncs every write all the same");

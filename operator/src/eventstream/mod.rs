@@ -3,17 +3,24 @@
 //! validate (pure) → observe → plan (pure) → apply → status (pure). Only `observe`, `apply` and the write of the status call anybody.
 
 mod status;
-mod validate;
+pub(crate) mod validate;
 
+use crate::conditions::{Reason, Verdict};
 use crate::context::Context;
+use crate::deletion::{self, Departure};
 use crate::error::Error;
 use crate::jetstream::JetStream;
 use crate::kubernetes::Kubernetes;
 use crate::stream::{self, Known, Settled};
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemill_crds::eventstream::EventStream;
+use tidemill_crds::common::DeletionPolicy;
+use tidemill_crds::compile;
+use tidemill_crds::eventstream::{EventStream, EventStreamStatus};
+use tidemill_nats::provision::Mark;
 
 /// How often a stream is looked at that nobody said anything about.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
@@ -27,18 +34,19 @@ pub async fn reconcile<S: JetStream, K: Kubernetes>(
     context: Arc<Context<S, K>>,
 ) -> Result<Duration, Error> {
     if resource.metadata.deletion_timestamp.is_some() {
-        // What it made stays (`deletionPolicy: Retain`).
-        return Ok(LOOK_INTERVAL);
+        return depart(&resource, &context).await;
     }
     let (installation, tenancy) = (&context.installation, &context.tenancy);
     let valid = validate::validate(&resource, installation, tenancy, &(context.incarnation)());
     let (valid, settled) = match valid {
         Err(verdict) => (None, Settled::of(None, verdict)),
         Ok(valid) => {
+            // Before there is anything that it would hold.
+            deletion::hold(&*resource, valid.plan.policy.delete, &context).await?;
             let settled = stream::settle(
                 &*resource,
                 &valid.stream,
-                valid.policy,
+                &valid.policy,
                 &known(&resource),
                 &context,
             )
@@ -58,12 +66,66 @@ pub async fn reconcile<S: JetStream, K: Kubernetes>(
     if let Some(lost) = data_lost {
         status::note_loss(&mut wanted, lost, now);
     }
-    if resource.status.as_ref() != Some(&wanted) {
-        context.fence()?;
-        context.kubernetes.write_status(&*resource, &wanted).await?;
-    }
+    write(&resource, &wanted, &context).await?;
     // Said first, so that whoever waits knows why; then it is tried again as any error is.
     error.map_or(Ok(LOOK_INTERVAL), |error| Err(error.into()))
+}
+
+/// It is going: deletes its stream, if the spec says so.
+async fn depart<S: JetStream, K: Kubernetes>(
+    resource: &EventStream,
+    context: &Context<S, K>,
+) -> Result<Duration, Error> {
+    let meta = &resource.metadata;
+    if !deletion::is_held(meta) {
+        return Ok(LOOK_INTERVAL);
+    }
+    let (namespace, name) = (
+        resource.namespace().unwrap_or_default(),
+        resource.name_any(),
+    );
+    let owner =
+        Mark::event_stream(&context.installation.cluster, &namespace, &name, "").to_string();
+    let status = resource.status.as_ref();
+    let effective = status.and_then(|status| status.effective.as_ref());
+    // As it was made, and as it would be made: each may be known without the other.
+    let made = effective.map(|effective| effective.stream_name.clone());
+    let planned = compile::event_stream(resource).plan;
+    let planned = planned.map(|plan| plan.settings.name);
+    let streams: BTreeSet<String> = match resource.spec.deletion_policy {
+        Some(DeletionPolicy::Delete) => made.into_iter().chain(planned).collect(),
+        _ => BTreeSet::new(),
+    };
+    let streams: Vec<String> = streams.into_iter().collect();
+    let now = Timestamp::now();
+    let attempt = deletion::delete_streams(streams.clone(), &owner, context).await;
+    let departure = deletion::judge(
+        attempt,
+        deletion::is_overdue(meta, now, context.deletion_deadline),
+    )?;
+    if let Some(said) = deletion::said(&departure, &streams) {
+        context.kubernetes.say(resource, said).await;
+    }
+    if let Departure::Waiting(error) = departure {
+        let verdict = Verdict::new(Reason::Deleting, deletion::waiting(&error));
+        let wanted = status::status(resource, None, None, &verdict, now);
+        write(resource, &wanted, context).await?;
+        return Err(error);
+    }
+    deletion::hold(resource, false, context).await?;
+    Ok(LOOK_INTERVAL)
+}
+
+async fn write<S: JetStream, K: Kubernetes>(
+    resource: &EventStream,
+    wanted: &EventStreamStatus,
+    context: &Context<S, K>,
+) -> Result<(), Error> {
+    if resource.status.as_ref() != Some(wanted) {
+        context.fence()?;
+        context.kubernetes.write_status(resource, wanted).await?;
+    }
+    Ok(())
 }
 
 /// What the status remembers of the stream.

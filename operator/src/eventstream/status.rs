@@ -4,7 +4,7 @@ use crate::conditions::{Verdict, conditions};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use tidemill_crds::compile::EventStreamPlan;
-use tidemill_crds::eventstream::EffectiveStream;
+use tidemill_crds::eventstream::{Compression, EffectiveStream, Storage};
 use tidemill_crds::eventstream::{EventStream, EventStreamStatus};
 use tidemill_nats::StreamState;
 
@@ -55,13 +55,20 @@ fn effective(plan: &EventStreamPlan, stream: &StreamState) -> EffectiveStream {
         let limit = stream.config.get(key).and_then(serde_json::Value::as_i64);
         limit.filter(|&limit| limit > 0)
     };
+    let text = |key: &str| stream.config.get(key).and_then(serde_json::Value::as_str);
     EffectiveStream {
         stream_name: stream.name.clone(),
         prefix: plan.binding.prefix.clone(),
         subjects: stream.subjects(),
-        storage: Some(plan.settings.storage),
+        storage: text("storage").map(|storage| match storage {
+            "memory" => Storage::Memory,
+            _ => Storage::File,
+        }),
         replicas: limit("num_replicas").and_then(|replicas| u32::try_from(replicas).ok()),
-        compression: Some(plan.settings.compression),
+        compression: text("compression").map(|compression| match compression {
+            "s2" => Compression::S2,
+            _ => Compression::None,
+        }),
         max_bytes: limit("max_bytes"),
         max_messages: limit("max_msgs"),
         ..EffectiveStream::default()

@@ -6,9 +6,11 @@ use crate::tenancy::Tenancy;
 use kube::ResourceExt;
 use tidemill_crds::compile::{self, EventStreamPlan};
 use tidemill_crds::eventstream::EventStream;
-use tidemill_nats::provision::StreamPlan;
+use tidemill_nats::provision::{StreamPlan, Take};
 use tidemill_provision::Installation;
 
+/// Annotation by which a person takes a stream from its present owner, `<clusterId>/<namespace>/<name>`.
+pub(crate) const TAKE_FROM: &str = "tidemill.dev/take-from";
 /// Annotation by which a person allows that changed limits delete events.
 pub(super) const ALLOW_LOSS: &str = "tidemill.dev/allow-loss";
 
@@ -43,11 +45,25 @@ pub(super) fn validate(
         .check(&plan.stream.namespace, &plan.settings.name, subjects)
         .map_err(|error| Verdict::new(Reason::NotAllowed, error.to_string()))?;
     let mut stream = installation.event_stream(&plan, incarnation);
+    let mut policy = Policy {
+        observe: plan.policy.observe,
+        recreate: plan.policy.recreate,
+        denied: None,
+    };
+    let from = resource.annotations().get(TAKE_FROM);
+    let take = match from {
+        Some(owner) => Take::From(owner.clone()),
+        None if plan.policy.adopt => Take::IfUnowned,
+        None => Take::Never,
+    };
+    match tenancy.check_adoption(&plan.stream.namespace) {
+        Ok(()) => stream.take = take,
+        Err(error) => policy.denied = Some((take, error.to_string())),
+    }
     stream.may_lose = resource
         .annotations()
         .get(ALLOW_LOSS)
         .is_some_and(|value| value == "true");
-    let policy = Policy::default();
     Ok(Valid {
         plan,
         stream,

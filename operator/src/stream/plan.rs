@@ -3,7 +3,7 @@
 use crate::conditions::{Reason, Verdict};
 use serde_json::{Map, Value, json};
 use tidemill_nats::StreamState;
-use tidemill_nats::provision::{Decision, Loss, Overlap, Refusal, StreamPlan, decide};
+use tidemill_nats::provision::{Decision, Loss, Overlap, Refusal, StreamPlan, Take, decide};
 
 /// What was seen of the stream.
 #[derive(Clone, Debug)]
@@ -26,12 +26,14 @@ pub struct Known {
 }
 
 /// What may be done about a stream besides changing it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// It is looked at and never written (`managementPolicy: Observe`).
     pub observe: bool,
     /// One that was lost is made again, empty (`onLoss: Recreate`).
     pub recreate: bool,
+    /// What would be taken over if the namespace might, and why it may not.
+    pub denied: Option<(Take, String)>,
 }
 
 /// One call that makes it so.
@@ -64,7 +66,7 @@ pub(super) struct Planned {
 /// Decides. Nothing that is there is ever deleted or taken from another owner.
 pub(super) fn plan(
     wanted: &StreamPlan,
-    policy: Policy,
+    policy: &Policy,
     known: &Known,
     observed: &Observed,
 ) -> Planned {
@@ -79,6 +81,15 @@ pub(super) fn plan(
     };
     if policy.observe {
         return match &observed.stream {
+            // What is acknowledged leaves such a stream, so nobody else could read it from its beginning.
+            Some(stream) if stream.retention() != "limits" => stay(
+                Reason::Unreadable,
+                format!(
+                    "stream {} has retention {}: messages leave it once they are acknowledged, so rows and sagas can't be made of it; use a stream with retention limits",
+                    wanted.name,
+                    stream.retention()
+                ),
+            ),
             Some(_) => stay(
                 Reason::InForce,
                 format!("stream {} is there, and only observed", wanted.name),
@@ -115,7 +126,7 @@ pub(super) fn plan(
             data_lost: None,
         },
         Decision::Refuse(refusal) => {
-            let Verdict { reason, message } = said(&refusal, wanted);
+            let Verdict { reason, message } = said(&refusal, policy, wanted);
             stay(reason, message)
         }
         Decision::Update { .. } if !observed.losses.is_empty() => stay(
@@ -133,15 +144,34 @@ pub(super) fn plan(
     }
 }
 
+/// What would be taken over if the namespace might.
+fn denied<'a>(
+    policy: &'a Policy,
+    owner: Option<&str>,
+    wanted: &StreamPlan,
+) -> Option<&'a (Take, String)> {
+    let denied = policy.denied.as_ref();
+    denied.filter(|(take, _)| take.permits(owner, &wanted.mark.kind))
+}
+
 /// Why a stream can't become what is planned.
-pub(super) fn refused(wanted: &StreamPlan, present: &StreamState) -> Option<Verdict> {
+pub(super) fn refused(
+    wanted: &StreamPlan,
+    policy: &Policy,
+    present: &StreamState,
+) -> Option<Verdict> {
     match decide(wanted, present) {
-        Decision::Refuse(refusal) => Some(said(&refusal, wanted)),
+        Decision::Refuse(refusal) => Some(said(&refusal, policy, wanted)),
         Decision::Nothing | Decision::Update { .. } => None,
     }
 }
 
-fn said(refusal: &Refusal, wanted: &StreamPlan) -> Verdict {
+fn said(refusal: &Refusal, policy: &Policy, wanted: &StreamPlan) -> Verdict {
+    if let Refusal::Foreign { owner, .. } = refusal
+        && let Some((_, why)) = denied(policy, owner.as_deref(), wanted)
+    {
+        return Verdict::new(Reason::NotAllowed, why.clone());
+    }
     let reason = match refusal {
         Refusal::Foreign { .. } => Reason::NotOwned,
         Refusal::Immutable { .. } | Refusal::Fixed { .. } => Reason::Immutable,
@@ -192,9 +222,13 @@ fn takes_more(changed: &[String]) -> bool {
 
 fn lost(wanted: &StreamPlan, incarnation: &str, last: u64) -> String {
     format!(
-        "stream {} (incarnation {incarnation}, last event {last}) is gone from NATS: restore it from a backup, \
+        "stream {} (incarnation {incarnation}{}) is gone from NATS: restore it from a backup, \
          or delete and apply this resource again to begin with an empty one",
-        wanted.name
+        wanted.name,
+        match last {
+            0 => String::new(),
+            last => format!(", last event {last}"),
+        }
     )
 }
 

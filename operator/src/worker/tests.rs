@@ -33,6 +33,11 @@ fn defaults() -> WorkerDefaults {
 }
 
 fn made(contract: &Contract, replicas: u32) -> Objects {
+    let run = WorkerStatus {
+        image: "worker:1".to_owned(),
+        contract: contract_name(contract),
+        ..WorkerStatus::default()
+    };
     objects(&Wanted {
         contract,
         owner: OwnerReference {
@@ -44,7 +49,8 @@ fn made(contract: &Contract, replicas: u32) -> Objects {
             block_owner_deletion: Some(true),
         },
         replicas,
-        image: "worker:1",
+        run: &run,
+        resources: None,
         defaults: &defaults(),
     })
 }

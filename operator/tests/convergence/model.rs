@@ -8,12 +8,12 @@ use tidemill_core::contract::Contract;
 use tidemill_core::definition::StreamRef;
 use tidemill_core::names::ResourceId;
 use tidemill_core::timestamp::Timestamp;
-use tidemill_crds::compile::together::overlap;
+use tidemill_crds::compile::together::{Labels, overlap};
 use tidemill_crds::eventstream::EventStream;
 use tidemill_nats::provision::{Loss, StreamPlan};
 use tidemill_nats::{ApiError, StreamState};
 use tidemill_operator::jetstream::JetStream;
-use tidemill_operator::kubernetes::{Child, Kubernetes, Object, Said};
+use tidemill_operator::kubernetes::{Child, Kubernetes, Namespace, Object, Pod, Said};
 use tidemill_provision::starts::StartError;
 
 /// JetStream's codes: the name is taken, subjects overlap.
@@ -36,6 +36,9 @@ pub(crate) struct State {
     pub(crate) objects: BTreeMap<String, Value>,
     /// Children as JSON, by kind, namespace and name.
     pub(crate) children: BTreeMap<String, Value>,
+    /// Pods, each with its namespace and the labels by which it is found.
+    pub(crate) pods: Vec<((String, Labels), Pod)>,
+    pub(crate) namespaces: BTreeMap<String, Namespace>,
     /// Resources whose starts are stored.
     starts: BTreeSet<String>,
     pub(crate) said: Vec<Said>,
@@ -112,7 +115,12 @@ impl Model {
                     }
                 }
             }
-            json!({"streams": streams, "objects": objects, "children": state.children})
+            json!({
+                "streams": streams,
+                "starts": state.starts,
+                "objects": objects,
+                "children": state.children,
+            })
         })
     }
 }
@@ -246,6 +254,24 @@ impl JetStream for Model {
     async fn update(&self, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {
         self.jetstream(|state| state.write("UPDATE", name, config))
     }
+
+    async fn delete(&self, name: &str) -> Result<(), ApiError> {
+        self.jetstream(|state| {
+            if state.streams.remove(name).is_some() {
+                state.writes += 1;
+            }
+            Ok(())
+        })
+    }
+
+    async fn forget(&self, resource: &ResourceId) -> Result<(), ApiError> {
+        self.jetstream(|state| {
+            if state.starts.remove(&resource.to_string()) {
+                state.writes += 1;
+            }
+            Ok(())
+        })
+    }
 }
 
 /// Where an object is.
@@ -308,6 +334,57 @@ impl Kubernetes for Model {
         self.kubernetes(|state| {
             if state.children.remove(&key).is_some() {
                 state.writes += 1;
+            }
+        })
+    }
+
+    async fn children(
+        &self,
+        kind: Child,
+        namespace: &str,
+        labels: &Labels,
+    ) -> Result<Vec<String>, kube::Error> {
+        let prefix = format!("{kind:?}/{namespace}/");
+        self.kubernetes(|state| {
+            let found = state.children.iter().filter(|(key, child)| {
+                let has = |(name, value): (&String, &String)| {
+                    child["metadata"]["labels"][name] == value.as_str()
+                };
+                key.starts_with(&prefix) && labels.iter().all(has)
+            });
+            found
+                .map(|(key, _)| key[prefix.len()..].to_owned())
+                .collect()
+        })
+    }
+
+    async fn pods(&self, namespace: &str, labels: &Labels) -> Result<Vec<Pod>, kube::Error> {
+        let wanted = (namespace.to_owned(), labels.clone());
+        self.kubernetes(|state| {
+            let pods = state.pods.iter().filter(|(of, _)| *of == wanted);
+            pods.map(|(_, pod)| pod.clone()).collect()
+        })
+    }
+
+    async fn namespace(&self, name: &str) -> Result<Option<Namespace>, kube::Error> {
+        self.kubernetes(|state| state.namespaces.get(name).cloned())
+    }
+
+    async fn set_finalizers<K: Object>(
+        &self,
+        object: &K,
+        finalizers: &[String],
+    ) -> Result<(), kube::Error> {
+        let key = key(object);
+        self.kubernetes(|state| {
+            let Some(object) = state.objects.get_mut(&key) else {
+                return;
+            };
+            state.writes += 1;
+            object["metadata"]["finalizers"] = json!(finalizers);
+            let is_going = object["metadata"]["deletionTimestamp"].is_string();
+            if is_going && finalizers.is_empty() {
+                state.objects.remove(&key);
             }
         })
     }

@@ -69,10 +69,10 @@ async fn what_cannot_be_had_says_why_and_recovers() {
         "{said}"
     );
     world
-        .apply::<EventStream>("mirrored", json!({"managementPolicy": "Observe"}))
+        .apply::<EventStream>("strict", json!({"durability": "Strict"}))
         .await;
-    let said = world.expect::<EventStream>("mirrored", "Invalid").await;
-    assert!(said.contains("spec.managementPolicy"), "{said}");
+    let said = world.expect::<EventStream>("strict", "Invalid").await;
+    assert!(said.contains("spec.durability"), "{said}");
 
     world
         .apply::<EventStream>("all", json!({"prefix": "shop"}))

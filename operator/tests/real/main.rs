@@ -8,5 +8,6 @@
 
 mod chart;
 mod eventstreams;
+mod policies;
 mod workloads;
 mod world;

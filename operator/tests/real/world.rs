@@ -10,10 +10,8 @@ use tidemill_crds::eventstream::EventStream;
 use tidemill_crds::projection::Projection;
 use tidemill_crds::saga::Saga;
 use tidemill_nats::Nats;
-use tidemill_operator::config::Config;
 use tidemill_operator::kubernetes::Object;
 use tidemill_operator::runtime::Runtime;
-use tidemill_operator::tenancy::Tenancy;
 use tidemill_service::Health;
 use tidemill_testbed::NatsServer;
 use tidemill_testbed::wait::within;
@@ -28,6 +26,12 @@ pub(crate) struct World {
     pub(crate) server: NatsServer,
     pub(crate) client: Client,
     pub(crate) nats: Nats,
+}
+
+/// One namespace of it.
+pub(crate) struct In {
+    client: Client,
+    namespace: &'static str,
 }
 
 pub(crate) struct Operator {
@@ -60,7 +64,7 @@ impl World {
         world
     }
 
-    async fn namespace(&self, name: &str) {
+    pub(crate) async fn namespace(&self, name: &str) {
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
         let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         namespaces
@@ -70,18 +74,21 @@ impl World {
     }
 
     pub(crate) async fn operator(&self, pod: &str) -> Operator {
+        self.operator_with(pod, json!({})).await
+    }
+
+    /// With other settings than the usual.
+    pub(crate) async fn operator_with(&self, pod: &str, settings: Value) -> Operator {
         let connection = Connection::plain(&self.server.url());
+        let mut config = json!({"nats": connection, "workers": {"image": "worker:1"}});
+        for (setting, value) in settings.as_object().unwrap() {
+            config[setting] = value.clone();
+        }
         let stop = CancellationToken::new();
         let runtime = Runtime {
             client: self.plane.client().await.unwrap(),
             nats: Nats::connect(&connection, pod).await.unwrap(),
-            config: Config {
-                cluster_id: "main".to_owned(),
-                nats: connection,
-                replicas: 1,
-                workers: serde_json::from_value(json!({"image": "worker:1"})).unwrap(),
-                tenancy: Tenancy::default(),
-            },
+            config: serde_json::from_value(config).unwrap(),
             namespace: "default".to_owned(),
             pod: pod.to_owned(),
             health: Health::new(),
@@ -90,8 +97,32 @@ impl World {
         Operator { stop, task }
     }
 
+    /// Of one namespace.
+    pub(crate) fn at(&self, namespace: &'static str) -> In {
+        let client = self.client.clone();
+        In { client, namespace }
+    }
+
     pub(crate) fn api<K: Object>(&self) -> Api<K> {
-        Api::namespaced(self.client.clone(), "shop")
+        self.at("shop").api()
+    }
+
+    pub(crate) async fn apply<K: Object + Serialize>(&self, name: &str, spec: Value) {
+        self.at("shop").apply::<K>(name, spec).await;
+    }
+
+    pub(crate) async fn expect<K: Object + Serialize>(&self, name: &str, reason: &str) -> String {
+        self.at("shop").expect::<K>(name, reason).await
+    }
+
+    pub(crate) async fn config(&self, stream: &str) -> Value {
+        self.nats.stream_state(stream).await.unwrap().config
+    }
+}
+
+impl In {
+    pub(crate) fn api<K: Object>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), self.namespace)
     }
 
     pub(crate) async fn apply<K: Object + Serialize>(&self, name: &str, spec: Value) {
@@ -128,10 +159,6 @@ impl World {
         });
         seen.await
             .unwrap_or_else(|last| panic!("{name} isn't {reason}: {last}"))
-    }
-
-    pub(crate) async fn config(&self, stream: &str) -> Value {
-        self.nats.stream_state(stream).await.unwrap().config
     }
 }
 

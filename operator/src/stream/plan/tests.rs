@@ -53,10 +53,10 @@ fn overlapped(stream: Option<StreamState>) -> Observed {
 
 /// What is done and said, in one line.
 fn decided(known: &Known, observed: &Observed) -> String {
-    decided_by(&wanted(), Policy::default(), known, observed)
+    decided_by(&wanted(), &Policy::default(), known, observed)
 }
 
-fn decided_by(wanted: &StreamPlan, policy: Policy, known: &Known, observed: &Observed) -> String {
+fn decided_by(wanted: &StreamPlan, policy: &Policy, known: &Known, observed: &Observed) -> String {
     let Planned {
         step,
         verdict,
@@ -135,42 +135,53 @@ fn policies_permit_more_or_less() {
     let taking = |take: Take| StreamPlan { take, ..wanted() };
     let from = |owner: &str| taking(Take::From(owner.to_owned()));
     let plain = Policy::default();
+    let denied = Policy {
+        denied: Some((Take::IfUnowned, "it may not".to_owned())),
+        ..Policy::default()
+    };
     let all: Vec<String> = [
-        (wanted(), observe, seen(None)),
-        (wanted(), observe, seen(Some(owned_by("other")))),
-        (wanted(), recreate, seen(None)),
-        (wanted(), recreate, seen(Some(there(json!({}))))),
-        (taking(Take::IfUnowned), plain, seen(Some(unowned.clone()))),
+        (wanted(), &observe, seen(None)),
+        (wanted(), &observe, seen(Some(owned_by("other")))),
+        (
+            wanted(),
+            &observe,
+            seen(Some(there(json!({"retention": "workqueue"})))),
+        ),
+        (wanted(), &recreate, seen(None)),
+        (wanted(), &recreate, seen(Some(there(json!({}))))),
+        (taking(Take::IfUnowned), &plain, seen(Some(unowned.clone()))),
         (
             taking(Take::IfUnowned),
-            plain,
+            &plain,
             seen(Some(owned_by("other"))),
         ),
         (
             from("other/shop/orders"),
-            plain,
+            &plain,
             seen(Some(owned_by("other"))),
         ),
         (
             from("another/shop/orders"),
-            plain,
+            &plain,
             seen(Some(owned_by("other"))),
         ),
         (
             from("other/shop/orders"),
-            plain,
+            &plain,
             seen(Some(unowned.clone())),
         ),
+        (wanted(), &denied, seen(Some(unowned.clone()))),
+        (wanted(), &denied, seen(Some(owned_by("other")))),
     ]
     .iter()
-    .map(|(wanted, policy, observed)| decided_by(wanted, *policy, &known, observed))
+    .map(|(wanted, policy, observed)| decided_by(wanted, policy, &known, observed))
     .collect();
     insta::assert_snapshot!(all.join("\n"));
 
     // What is taken keeps its incarnation and what other tools wrote.
     let metadata = |wanted: &StreamPlan, stream: StreamState| match plan(
         wanted,
-        plain,
+        &plain,
         &known,
         &seen(Some(stream)),
     )
