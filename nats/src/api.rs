@@ -213,6 +213,28 @@ impl Nats {
         Ok(state_of(stream, info))
     }
 
+    /// A page of the account's streams, in the order of their names, from the `offset`th on; empty = there are no more.
+    ///
+    /// # Errors
+    /// [`ApiError`]
+    pub async fn streams_from(&self, offset: usize) -> Result<Vec<StreamState>, ApiError> {
+        #[derive(Deserialize)]
+        struct Page {
+            #[serde(default)]
+            streams: Option<Vec<Info>>,
+        }
+        let page: Page = self
+            .call("STREAM.LIST", &json!({ "offset": offset }))
+            .await?;
+        let streams = page.streams.unwrap_or_default().into_iter();
+        let named = streams.map(|info| {
+            let name = info.config.get("name").and_then(Value::as_str);
+            let name = name.unwrap_or_default().to_owned();
+            state_of(&name, info)
+        });
+        Ok(named.collect())
+    }
+
     /// Names of all streams of the account that take messages on a subject (wildcards allowed).
     ///
     /// # Errors

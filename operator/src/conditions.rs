@@ -3,6 +3,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+use std::time::Duration;
 
 /// Why a resource is as it is: a stable word for `reason`, with its class. The table in the documentation is made of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +123,21 @@ pub struct Verdict {
     pub message: String,
 }
 
+/// How soon a resource that is as it shall be is looked at again, when nobody said anything of it: changes are told by watches,
+/// advisories and the survey.
+pub const SETTLED: Duration = Duration::from_secs(600);
+/// How soon one that isn't.
+const UNSETTLED: Duration = Duration::from_secs(30);
+
 impl Verdict {
+    /// How soon the resource is looked at again when nobody says anything of it.
+    pub fn look_again(&self) -> Duration {
+        match self.reason.class() {
+            Class::Ready => SETTLED,
+            Class::Progressing | Class::Stalled => UNSETTLED,
+        }
+    }
+
     /// A verdict.
     pub fn new(reason: Reason, message: impl Into<String>) -> Verdict {
         Verdict {

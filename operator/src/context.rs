@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::jetstream::JetStream;
 use crate::kubernetes::Kubernetes;
 use crate::lease::Claim;
+use crate::pace::Pace;
 use crate::tenancy::Tenancy;
 use crate::worker::WorkerDefaults;
 use std::collections::HashMap;
@@ -31,6 +32,8 @@ pub struct Context<S, K> {
     pub workers: Arc<WorkerDefaults>,
     /// How long a resource that goes waits for its data to be deleted.
     pub deletion_deadline: Duration,
+    /// Whose figures may be written when.
+    pub pace: Pace,
     /// Whether this operator leads: looked at before each write.
     pub claim: Claim,
     /// A new incarnation for each stream that is made.
@@ -55,6 +58,7 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
             worker_connection: config.worker_connection(),
             workers: Arc::new(config.workers.clone()),
             deletion_deadline: Duration::from_secs(u64::from(config.deletion_deadline_seconds)),
+            pace: Pace::default(),
             claim,
             incarnation: || format!("{:032x}", rand::random::<u128>()),
             failures: Failures::default(),

@@ -1,6 +1,8 @@
 //! Projection: what is its own, see [`crate::workload`].
 
+use crate::status::Reports;
 use crate::workload::{Common, Parts, Recorded, Runs, Seen, shown};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::figures::ProjectionFigures;
@@ -13,9 +15,31 @@ use tidemill_crds::projection::{Projection, ProjectionStatus};
 use tidemill_nats::provision::StreamPlan;
 use tidemill_provision::Installation;
 
+impl Reports for Projection {
+    type Status = ProjectionStatus;
+    const FIGURES: &'static [&'static str] = &[
+        "lag",
+        "rows",
+        "parkedKeys",
+        "skipped",
+        "position",
+        "sources",
+    ];
+    const KIND: &'static str = "Projection";
+
+    fn present(&self) -> Option<&ProjectionStatus> {
+        self.status.as_ref()
+    }
+
+    fn conditions(&self) -> &[Condition] {
+        self.status
+            .as_ref()
+            .map_or(&[], |status| &status.conditions)
+    }
+}
+
 impl Runs for Projection {
     type Plan = ProjectionPlan;
-    type Status = ProjectionStatus;
 
     fn id(&self) -> ResourceId {
         let namespace = self.namespace().unwrap_or_default();
@@ -60,7 +84,6 @@ impl Runs for Projection {
     fn recorded(&self) -> Recorded<'_> {
         let status = self.status.as_ref();
         status.map_or(Recorded::default(), |status| Recorded {
-            conditions: &status.conditions,
             worker: status.worker.as_ref(),
             streams: &status.streams,
         })
@@ -87,9 +110,5 @@ impl Runs for Projection {
             }
         }
         status
-    }
-
-    fn present(&self) -> Option<&ProjectionStatus> {
-        self.status.as_ref()
     }
 }

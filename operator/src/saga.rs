@@ -1,6 +1,8 @@
 //! Saga: what is its own, see [`crate::workload`].
 
+use crate::status::Reports;
 use crate::workload::{Common, Parts, Recorded, Runs, Seen, shown};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use tidemill_core::contract::StreamBinding;
 use tidemill_core::figures::SagaFigures;
@@ -13,9 +15,31 @@ use tidemill_crds::saga::{Saga, SagaStatus};
 use tidemill_nats::provision::StreamPlan;
 use tidemill_provision::Installation;
 
+impl Reports for Saga {
+    type Status = SagaStatus;
+    const FIGURES: &'static [&'static str] = &[
+        "started",
+        "running",
+        "completed",
+        "compensated",
+        "parked",
+        "parkedTriggers",
+    ];
+    const KIND: &'static str = "Saga";
+
+    fn present(&self) -> Option<&SagaStatus> {
+        self.status.as_ref()
+    }
+
+    fn conditions(&self) -> &[Condition] {
+        self.status
+            .as_ref()
+            .map_or(&[], |status| &status.conditions)
+    }
+}
+
 impl Runs for Saga {
     type Plan = SagaPlan;
-    type Status = SagaStatus;
 
     fn id(&self) -> ResourceId {
         let namespace = self.namespace().unwrap_or_default();
@@ -56,7 +80,6 @@ impl Runs for Saga {
     fn recorded(&self) -> Recorded<'_> {
         let status = self.status.as_ref();
         status.map_or(Recorded::default(), |status| Recorded {
-            conditions: &status.conditions,
             worker: status.worker.as_ref(),
             streams: &status.streams,
         })
@@ -87,9 +110,5 @@ impl Runs for Saga {
             status.revision = Some(seen.plan.revision.to_string());
         }
         status
-    }
-
-    fn present(&self) -> Option<&SagaStatus> {
-        self.status.as_ref()
     }
 }

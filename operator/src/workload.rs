@@ -13,12 +13,12 @@ use crate::deletion;
 use crate::error::Error;
 use crate::eventstream::validate::TAKE_FROM;
 use crate::jetstream::JetStream;
-use crate::kubernetes::{Kubernetes, Object, selector_text};
+use crate::kubernetes::{Kubernetes, selector_text};
+use crate::status::Reports;
 use crate::stream::{self, Known, Policy, Settled};
 use crate::worker;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
-use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::contract::{CONTRACT_VERSION, Contract, StreamBinding, Workload};
@@ -31,15 +31,10 @@ use tidemill_crds::eventstream::{EventStream, ReaderNamespaces};
 use tidemill_nats::provision::{StreamPlan, Take};
 use tidemill_provision::Installation;
 
-/// How often a resource is looked at that nobody said anything about.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
-
 /// A kind that workers run.
-pub trait Runs: Object {
+pub trait Runs: Reports {
     /// Its plan.
     type Plan: Send + Sync;
-    /// Its status.
-    type Status: Serialize + PartialEq + Send + Sync;
 
     /// Its name everywhere in NATS.
     fn id(&self) -> ResourceId;
@@ -78,9 +73,6 @@ pub trait Runs: Object {
 
     /// Its status with other common parts and what was counted; `None` = nothing was compiled, so the rest stays as it is.
     fn status(&self, common: Common, seen: Option<&Seen<'_, Self::Plan>>) -> Self::Status;
-
-    /// Its status as it is.
-    fn present(&self) -> Option<&Self::Status>;
 }
 
 /// What is the same for both kinds.
@@ -98,11 +90,9 @@ pub struct Parts<'a> {
     pub workload: Workload,
 }
 
-/// What a status said that is the same for both kinds.
+/// What a status said that is the same for both kinds, besides conditions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recorded<'a> {
-    /// Its conditions.
-    pub conditions: &'a [Condition],
     /// What its workers run.
     pub worker: Option<&'a WorkerStatus>,
     /// What was made for it in NATS.
@@ -183,14 +173,14 @@ pub async fn reconcile<S: JetStream, K: Kubernetes, R: Runs>(
         Ok(plan) => reach(&*resource, plan, &context).await?,
         Err(problems) => Reached::stopped(Reason::Invalid, all(problems)),
     };
-    let error = reached.error.take();
+    let (error, again) = (reached.error.take(), reached.verdict.look_again());
     let counters = match &plan {
         Ok(plan) if error.is_none() => context.jetstream.counters(R::parts(plan).resource).await?,
         _ => Vec::new(),
     };
     settle_status(&*resource, plan.as_ref().ok(), reached, counters, &context).await?;
     // Said first, so that whoever waits knows why; then it is tried again as any error is.
-    error.map_or(Ok(LOOK_INTERVAL), Err)
+    error.map_or(Ok(again), Err)
 }
 
 /// Writes the status, if it isn't as it shall be.
@@ -211,7 +201,7 @@ async fn settle_status<S: JetStream, K: Kubernetes, R: Runs>(
     });
     let generation = resource.meta().generation;
     let conditions = conditions(
-        recorded.conditions,
+        resource.conditions(),
         &reached.verdict,
         generation,
         Timestamp::now(),
@@ -222,11 +212,7 @@ async fn settle_status<S: JetStream, K: Kubernetes, R: Runs>(
         streams: remembered(recorded.streams, reached.streams),
     };
     let wanted = resource.status(common, seen.as_ref());
-    if resource.present() != Some(&wanted) {
-        context.fence()?;
-        context.kubernetes.write_status(resource, &wanted).await?;
-    }
-    Ok(())
+    crate::status::write(resource, &wanted, &reached.verdict, context).await
 }
 
 /// The streams that were made, by name; those that weren't looked at, or are gone, stay as they were known: that they were there is how

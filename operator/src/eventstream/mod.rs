@@ -5,13 +5,15 @@
 mod status;
 pub(crate) mod validate;
 
-use crate::conditions::{Reason, Verdict};
+use crate::conditions::{Reason, SETTLED, Verdict};
 use crate::context::Context;
 use crate::deletion::{self, Departure};
 use crate::error::Error;
 use crate::jetstream::JetStream;
 use crate::kubernetes::Kubernetes;
+use crate::status::Reports;
 use crate::stream::{self, Known, Settled};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
@@ -21,9 +23,6 @@ use tidemill_crds::common::DeletionPolicy;
 use tidemill_crds::compile;
 use tidemill_crds::eventstream::{EventStream, EventStreamStatus};
 use tidemill_nats::provision::Mark;
-
-/// How often a stream is looked at that nobody said anything about.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Makes the stream as the resource says, and the status as the stream is; gives when to look again.
 ///
@@ -66,9 +65,9 @@ pub async fn reconcile<S: JetStream, K: Kubernetes>(
     if let Some(lost) = data_lost {
         status::note_loss(&mut wanted, lost, now);
     }
-    write(&resource, &wanted, &context).await?;
+    crate::status::write(&*resource, &wanted, &verdict, &context).await?;
     // Said first, so that whoever waits knows why; then it is tried again as any error is.
-    error.map_or(Ok(LOOK_INTERVAL), |error| Err(error.into()))
+    error.map_or(Ok(verdict.look_again()), |error| Err(error.into()))
 }
 
 /// It is going: deletes its stream, if the spec says so.
@@ -78,7 +77,7 @@ async fn depart<S: JetStream, K: Kubernetes>(
 ) -> Result<Duration, Error> {
     let meta = &resource.metadata;
     if !deletion::is_held(meta) {
-        return Ok(LOOK_INTERVAL);
+        return Ok(SETTLED);
     }
     let (namespace, name) = (
         resource.namespace().unwrap_or_default(),
@@ -109,23 +108,28 @@ async fn depart<S: JetStream, K: Kubernetes>(
     if let Departure::Waiting(error) = departure {
         let verdict = Verdict::new(Reason::Deleting, deletion::waiting(&error));
         let wanted = status::status(resource, None, None, &verdict, now);
-        write(resource, &wanted, context).await?;
+        crate::status::write(resource, &wanted, &verdict, context).await?;
         return Err(error);
     }
     deletion::hold(resource, false, context).await?;
-    Ok(LOOK_INTERVAL)
+    Ok(SETTLED)
 }
 
-async fn write<S: JetStream, K: Kubernetes>(
-    resource: &EventStream,
-    wanted: &EventStreamStatus,
-    context: &Context<S, K>,
-) -> Result<(), Error> {
-    if resource.status.as_ref() != Some(wanted) {
-        context.fence()?;
-        context.kubernetes.write_status(resource, wanted).await?;
+impl Reports for EventStream {
+    type Status = EventStreamStatus;
+    const FIGURES: &'static [&'static str] =
+        &["messages", "bytes", "firstSequence", "lastSequence"];
+    const KIND: &'static str = "EventStream";
+
+    fn present(&self) -> Option<&EventStreamStatus> {
+        self.status.as_ref()
     }
-    Ok(())
+
+    fn conditions(&self) -> &[Condition] {
+        self.status
+            .as_ref()
+            .map_or(&[], |status| &status.conditions)
+    }
 }
 
 /// What the status remembers of the stream.

@@ -1,7 +1,7 @@
 //! A Projection or a Saga that goes with its data: its workers end first, so that nobody writes what is being deleted.
 
-use super::{LOOK_INTERVAL, Reached, Runs, objects, settle_status};
-use crate::conditions::{Reason, Verdict};
+use super::{Reached, Runs, objects, settle_status};
+use crate::conditions::{Reason, SETTLED, Verdict};
 use crate::context::Context;
 use crate::deletion::{self, Departure};
 use crate::error::Error;
@@ -27,7 +27,7 @@ pub(super) async fn depart<S: JetStream, K: Kubernetes, R: Runs>(
 ) -> Result<Duration, Error> {
     let meta = resource.meta();
     if !deletion::is_held(meta) {
-        return Ok(LOOK_INTERVAL);
+        return Ok(SETTLED);
     }
     let id = resource.id();
     let going = resource.deletes_data();
@@ -77,5 +77,5 @@ pub(super) async fn depart<S: JetStream, K: Kubernetes, R: Runs>(
         return Err(error);
     }
     deletion::hold(resource, false, context).await?;
-    Ok(LOOK_INTERVAL)
+    Ok(SETTLED)
 }
