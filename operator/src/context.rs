@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::jetstream::JetStream;
 use crate::kubernetes::Kubernetes;
 use crate::lease::Claim;
+use crate::meters::Meters;
 use crate::pace::Pace;
 use crate::tenancy::Tenancy;
 use crate::worker::WorkerDefaults;
@@ -34,6 +35,8 @@ pub struct Context<S, K> {
     pub deletion_deadline: Duration,
     /// Whose figures may be written when.
     pub pace: Pace,
+    /// What is counted.
+    pub meters: Meters,
     /// Whether this operator leads: looked at before each write.
     pub claim: Claim,
     /// A new incarnation for each stream that is made.
@@ -49,7 +52,7 @@ type Failures = Arc<Mutex<HashMap<String, u32>>>;
 
 impl<S: JetStream, K: Kubernetes> Context<S, K> {
     /// A context of a configuration.
-    pub fn new(jetstream: S, kubernetes: K, config: &Config, claim: Claim) -> Self {
+    pub fn new(jetstream: S, kubernetes: K, config: &Config, claim: Claim, meters: Meters) -> Self {
         Context {
             jetstream,
             kubernetes,
@@ -59,6 +62,7 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
             workers: Arc::new(config.workers.clone()),
             deletion_deadline: Duration::from_secs(u64::from(config.deletion_deadline_seconds)),
             pace: Pace::default(),
+            meters,
             claim,
             incarnation: || format!("{:032x}", rand::random::<u128>()),
             failures: Failures::default(),

@@ -84,8 +84,9 @@ impl Candidate {
     /// Keeps `claim` up to date until `stop`, then gives the lease back.
     pub async fn run(self, claim: Claim, stop: CancellationToken) {
         let mut last: Option<(String, Instant)> = None;
+        let mut held: Option<Lease> = None;
         loop {
-            match self.attempt(&mut last).await {
+            match self.attempt(&mut last, &mut held).await {
                 Ok(Some(since)) => {
                     if !claim.holds() {
                         tracing::info!(lease = self.name, me = self.me, "this operator leads");
@@ -111,13 +112,20 @@ impl Candidate {
         }
     }
 
-    /// One look, and a write if it is ours to take; `Some` = we lead since then. `last` is the version seen last, and since when.
+    /// One look, and a write if it is ours to take; `Some` = we lead since then. `last` is the version seen last, and since when;
+    /// `held` the lease as we wrote it last, which needs no look: if it isn't so any more, the write is refused.
     async fn attempt(
         &self,
         last: &mut Option<(String, Instant)>,
+        held: &mut Option<Lease>,
     ) -> Result<Option<Instant>, kube::Error> {
         let begin = Instant::now();
-        let present = self.leases.get_opt(&self.name).await?;
+        let known = held.take();
+        let was_known = known.is_some();
+        let present = match known {
+            Some(held) => Some(held),
+            None => self.leases.get_opt(&self.name).await?,
+        };
         let seen = present.as_ref().map(|lease| {
             let version = lease.metadata.resource_version.clone().unwrap_or_default();
             let since = match last {
@@ -141,8 +149,15 @@ impl Candidate {
             Some(_) => self.leases.replace(&self.name, &posted, &wanted).await,
         };
         match written {
-            Ok(_) => Ok(Some(begin)),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
+            Ok(written) => {
+                *held = Some(written);
+                Ok(Some(begin))
+            }
+            // Somebody else wrote it, or it is gone.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => match was_known {
+                true => Box::pin(self.attempt(last, held)).await,
+                false => Ok(None),
+            },
             Err(error) => Err(error),
         }
     }

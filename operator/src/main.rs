@@ -92,7 +92,6 @@ async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         connected = Nats::connect_waiting(&config.nats, &name) => connected?,
         () = signals.cancelled() => return Ok(()),
     };
-    health.ready("nats");
     let runtime = Runtime {
         client,
         nats,
@@ -100,6 +99,7 @@ async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         namespace: args.namespace,
         pod: args.pod,
         health,
+        metrics,
     };
     runtime.run(signals).await;
     serving.cancel();

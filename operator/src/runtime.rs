@@ -7,6 +7,8 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::kubernetes::Cluster;
 use crate::lease::{Candidate, Claim};
+use crate::meters::Meters;
+use crate::readiness::{self, Missing};
 use feed::Feed;
 use kube::{Api, Client};
 use std::sync::Arc;
@@ -14,11 +16,13 @@ use std::time::Duration;
 use tidemill_crds::projection::Projection;
 use tidemill_crds::saga::Saga;
 use tidemill_nats::Nats;
-use tidemill_service::Health;
+use tidemill_service::{Health, Metrics};
 use tokio_util::sync::CancellationToken;
 
 /// Name of the Lease that says which operator works.
 const LEASE: &str = "tidemill-operator";
+/// How often it is looked whether what was missing is there.
+const NEEDS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is looked whether this operator leads.
 const LEAD_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -36,6 +40,8 @@ pub struct Runtime {
     pub pod: String,
     /// Where it says whether it is ready.
     pub health: Health,
+    /// Where it shows what it does.
+    pub metrics: Metrics,
 }
 
 impl Runtime {
@@ -50,7 +56,22 @@ impl Runtime {
         // Given back when everything that writes has ended.
         let release = CancellationToken::new();
         let election = tokio::spawn(candidate.run(claim.clone(), release.clone()));
-        self.health.ready("operator");
+        let meters = Meters::register(&self.metrics);
+        self.metrics.show_connection(&self.nats);
+        let can_begin = CancellationToken::new();
+        let watching = [
+            tokio::spawn(watch_needs(
+                self.client.clone(),
+                self.namespace.clone(),
+                self.health.clone(),
+                can_begin.clone(),
+            )),
+            tokio::spawn(watch_nats(self.nats.clone(), self.health.clone())),
+        ];
+        tokio::select! {
+            () = can_begin.cancelled() => self.health.ready("operator"),
+            () = stop.cancelled() => {}
+        }
         while !stop.is_cancelled() {
             if !claim.holds() {
                 tokio::select! {
@@ -64,7 +85,9 @@ impl Runtime {
                 Cluster::new(&self.client, &self.pod),
                 &self.config,
                 claim.clone(),
+                meters.clone(),
             ));
+            meters.leads(true);
             let feed = Feed::new(context.pace.clone());
             let client = || self.client.clone();
             let tasks = [
@@ -99,8 +122,82 @@ impl Runtime {
             }
             term.cancel();
             futures::future::join_all(tasks).await;
+            meters.leads(false);
         }
         release.cancel();
         let _ = election.await;
+        for task in watching {
+            task.abort();
+        }
+    }
+}
+
+/// Says for as long as something is missing what it is; `can_begin` is cancelled as soon as the kinds are there: what a missing
+/// permission stops says so by itself.
+async fn watch_needs(
+    client: Client,
+    namespace: String,
+    health: Health,
+    can_begin: CancellationToken,
+) {
+    loop {
+        match readiness::missing(&client, &namespace, LEASE).await {
+            Ok(missing) => {
+                health.ready("kubernetes");
+                if report(&missing, &health, &can_begin) {
+                    return;
+                }
+            }
+            Err(error) => {
+                let reason = format!("the API server doesn't answer: {error}");
+                health.not_ready("kubernetes", reason);
+            }
+        }
+        tokio::time::sleep(NEEDS_INTERVAL).await;
+    }
+}
+
+/// Whether nothing is missing.
+fn report(missing: &Missing, health: &Health, can_begin: &CancellationToken) -> bool {
+    let Missing {
+        definitions,
+        permissions,
+    } = missing;
+    let told = [
+        (
+            "definitions",
+            definitions,
+            "missing, install the chart tidemill-crds",
+        ),
+        (
+            "permissions",
+            permissions,
+            "not granted to the operator's ServiceAccount, install the roles of the chart",
+        ),
+    ];
+    for (condition, lacking, cure) in told {
+        match lacking.is_empty() {
+            true => health.ready(condition),
+            false => health.not_ready(condition, format!("{cure}: {}", lacking.join(", "))),
+        }
+    }
+    if definitions.is_empty() {
+        can_begin.cancel();
+    }
+    definitions.is_empty() && permissions.is_empty()
+}
+
+/// Says whether NATS is there.
+async fn watch_nats(nats: Nats, health: Health) {
+    let mut status = nats.status();
+    loop {
+        let connected = status.borrow_and_update().connected;
+        match connected {
+            true => health.ready("nats"),
+            false => health.not_ready("nats", format!("connecting to {}", nats.servers())),
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
     }
 }

@@ -56,6 +56,7 @@ pub async fn write<S: JetStream, K: Kubernetes, R: Reports>(
     }
     context.fence()?;
     context.kubernetes.write_status(object, wanted).await?;
+    context.meters.status_written(R::KIND);
     if let Some(said) = said(object.conditions(), verdict) {
         context.kubernetes.say(object, said).await;
     }

@@ -6,6 +6,7 @@ use crate::error::{Error, wait_after};
 use crate::eventstream;
 use crate::jetstream::JetStream;
 use crate::kubernetes::{Kubernetes, Object, shown};
+use crate::meters::Meters;
 use crate::pace::Key;
 use crate::status::Reports;
 use crate::survey::Difference;
@@ -25,7 +26,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidemill_core::definition::StreamRef;
 use tidemill_crds::eventstream::EventStream;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,7 @@ pub(super) async fn event_streams<S: JetStream, K: Kubernetes>(
 ) {
     let (controller, known) = controller::<EventStream>(client, stop.clone());
     let unlisted = stopped_before_it_began(known.clone(), stop);
+    let counted = count(known.clone(), context.meters.clone());
     let pace = context.pace.clone();
     let changed = feed.streams().flat_map(move |(stream, difference)| {
         let concerned = known
@@ -79,7 +81,7 @@ pub(super) async fn event_streams<S: JetStream, K: Kubernetes>(
             context,
         )
         .for_each(log_trouble);
-    either(run, unlisted).await;
+    until_stopped(run, unlisted, counted).await;
 }
 
 pub(super) async fn workloads<S: JetStream, K: Kubernetes, R: Runs>(
@@ -90,6 +92,7 @@ pub(super) async fn workloads<S: JetStream, K: Kubernetes, R: Runs>(
 ) {
     let (controller, known) = controller::<R>(client.clone(), stop.clone());
     let unlisted = stopped_before_it_began(known.clone(), stop);
+    let counted = count(known.clone(), context.meters.clone());
     let all = {
         let known = known.clone();
         move || known.state().into_iter()
@@ -156,7 +159,7 @@ pub(super) async fn workloads<S: JetStream, K: Kubernetes, R: Runs>(
             context,
         )
         .for_each(log_trouble);
-    either(run, unlisted).await;
+    until_stopped(run, unlisted, counted).await;
 }
 
 /// Changes of the children that are only there or not: their content is looked at when their owner is.
@@ -223,20 +226,41 @@ async fn stopped_before_it_began<K: Object>(objects: Store<K>, stop: Cancellatio
     }
 }
 
-async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+/// How often it is counted how the resources are.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Counts how the resources are, for ever.
+async fn count<R: Reports>(known: Store<R>, meters: Meters) {
+    loop {
+        meters.count(&known.state());
+        tokio::time::sleep(COUNT_INTERVAL).await;
+    }
+}
+
+/// Runs a controller until it ends, or was stopped before it began.
+async fn until_stopped(
+    run: impl Future<Output = ()>,
+    unlisted: impl Future<Output = ()>,
+    count: impl Future<Output = ()>,
+) {
     tokio::select! {
-        () = one => {}
-        () = other => {}
+        () = run => {}
+        () = unlisted => {}
+        () = count => {}
     }
 }
 
 /// One reconcile, counted.
-async fn tracked<S: JetStream, K: Kubernetes, O: Object>(
+async fn tracked<S: JetStream, K: Kubernetes, O: Reports>(
     reconcile: impl Future<Output = Result<Duration, Error>>,
     object: Arc<O>,
     context: Arc<Context<S, K>>,
 ) -> Result<Action, Error> {
-    let again = reconcile.await?;
+    let begin = Instant::now();
+    let ended = reconcile.await;
+    let class = ended.as_ref().err().map(Error::class);
+    context.meters.reconciled(O::KIND, class, begin.elapsed());
+    let again = ended?;
     context.succeeded(&shown(&*object));
     Ok(Action::requeue(again))
 }

@@ -10,7 +10,9 @@ use tidemill_operator::config::Config;
 use tidemill_operator::context::Context;
 use tidemill_operator::error::Error;
 use tidemill_operator::lease::Claim;
+use tidemill_operator::meters::Meters;
 use tidemill_operator::{eventstream, workload};
+use tidemill_service::Metrics;
 
 /// Longest reconcile, in calls, that is tried: none may need as many.
 const CALLS_MAX: u32 = 200;
@@ -23,7 +25,13 @@ fn context(model: &Model) -> Arc<Context<Model, Model>> {
     });
     let config: Config = serde_json::from_value(config).unwrap();
     let (jetstream, kubernetes) = (model.clone(), model.clone());
-    let mut context = Context::new(jetstream, kubernetes, &config, Claim::alone());
+    let mut context = Context::new(
+        jetstream,
+        kubernetes,
+        &config,
+        Claim::alone(),
+        Meters::register(&Metrics::new()),
+    );
     // The same each time, so that worlds can be compared.
     context.incarnation = || "i-1".to_owned();
     Arc::new(context)

@@ -11,7 +11,7 @@ use tidemill_crds::projection::Projection;
 use tidemill_nats::Nats;
 use tidemill_operator::config::Config;
 use tidemill_operator::runtime::Runtime;
-use tidemill_service::Health;
+use tidemill_service::{Health, Metrics};
 use tidemill_testbed::NatsServer;
 use tidemill_testbed::binaries::workspace_root;
 use tidemill_testbed_cluster::ControlPlane;
@@ -73,19 +73,23 @@ async fn what_the_charts_install_is_enough_for_the_operator() {
     // With the rights of its ServiceAccount and no others.
     let line = "create token tidemill-operator --namespace tidemill";
     let token = run(plane.kubectl().unwrap(), line).await.unwrap();
+    let health = Health::new();
     let runtime = Runtime {
         client: plane.client_as(token.trim()).await.unwrap(),
         nats: Nats::connect(&config.nats, "operator").await.unwrap(),
         config,
         namespace: "tidemill".to_owned(),
         pod: "operator-1".to_owned(),
-        health: Health::new(),
+        health: health.clone(),
+        metrics: Metrics::new(),
     };
     let stop = CancellationToken::new();
     let operator = tokio::spawn(runtime.run(stop.clone()));
     let world = World::of(plane, server, client).await;
     world.apply::<EventStream>("orders", json!({})).await;
     world.expect::<EventStream>("orders", "InForce").await;
+    // Everything that it looks for was given.
+    assert!(health.report().ready, "{:?}", health.report());
     let spec = json!({
         "from": [{"stream": {"name": "orders"}}],
         "key": "event.subject",

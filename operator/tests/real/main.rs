@@ -9,5 +9,6 @@
 mod chart;
 mod eventstreams;
 mod policies;
+mod readiness;
 mod workloads;
 mod world;

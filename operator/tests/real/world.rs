@@ -12,7 +12,7 @@ use tidemill_crds::saga::Saga;
 use tidemill_nats::Nats;
 use tidemill_operator::kubernetes::Object;
 use tidemill_operator::runtime::Runtime;
-use tidemill_service::Health;
+use tidemill_service::{Health, Metrics};
 use tidemill_testbed::NatsServer;
 use tidemill_testbed::wait::within;
 use tidemill_testbed_cluster::ControlPlane;
@@ -36,6 +36,7 @@ pub(crate) struct In {
 
 pub(crate) struct Operator {
     stop: CancellationToken,
+    pub(crate) health: Health,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -79,22 +80,52 @@ impl World {
 
     /// With other settings than the usual.
     pub(crate) async fn operator_with(&self, pod: &str, settings: Value) -> Operator {
+        let client = self.plane.client().await.unwrap();
+        self.operator_as(client, pod, settings).await
+    }
+
+    /// With the rights of a client.
+    pub(crate) async fn operator_as(&self, client: Client, pod: &str, settings: Value) -> Operator {
         let connection = Connection::plain(&self.server.url());
         let mut config = json!({"nats": connection, "workers": {"image": "worker:1"}});
         for (setting, value) in settings.as_object().unwrap() {
             config[setting] = value.clone();
         }
-        let stop = CancellationToken::new();
+        let (stop, health) = (CancellationToken::new(), Health::new());
         let runtime = Runtime {
-            client: self.plane.client().await.unwrap(),
+            client,
             nats: Nats::connect(&connection, pod).await.unwrap(),
             config: serde_json::from_value(config).unwrap(),
             namespace: "default".to_owned(),
             pod: pod.to_owned(),
-            health: Health::new(),
+            health: health.clone(),
+            metrics: Metrics::new(),
         };
         let task = tokio::spawn(runtime.run(stop.clone()));
-        Operator { stop, task }
+        Operator { stop, health, task }
+    }
+
+    /// A token with which EventStreams, Projections and Sagas can be read, and nothing else.
+    pub(crate) async fn account_that_only_reads(&self) -> String {
+        let manifest = json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reader", "namespace": "default"}},
+            {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "reader"},
+             "rules": [{"apiGroups": ["tidemill.dev"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]},
+            {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "reader"},
+             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"},
+             "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": "default"}]},
+        ]});
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("reader.json");
+        std::fs::write(&file, manifest.to_string()).unwrap();
+        let kubectl = async |args: &[&str]| {
+            let mut kubectl = self.plane.kubectl().unwrap();
+            let output = kubectl.args(args).output().await.unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        kubectl(&["apply", "-f", file.to_str().unwrap()]).await;
+        kubectl(&["create", "token", "reader"]).await
     }
 
     /// Of one namespace.
