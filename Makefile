@@ -2,7 +2,7 @@
 
 SHELL := bash
 
-.PHONY: help demo test tools kubernetes lint generate bench-saga bench-projection deny
+.PHONY: help demo test tools kubernetes lint generate bench-saga bench-projection bench-operator deny
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -36,3 +36,6 @@ bench-saga: tools ## load on the saga engine; figures as JSON on the last line
 
 bench-projection: tools ## load on the projection engine; figures as JSON on the last line
 	@source .tools/env && cargo build --quiet --release --locked -p tidemill-worker -p tidemill-bench && TIDEMILL_BIN_DIR=target/release target/release/bench-projection $(ARGS)
+
+bench-operator: tools kubernetes ## an operator with 1,000 streams; figures as JSON on the last line
+	@source .tools/env && cargo build --quiet --release --locked -p tidemill-operator -p tidemill-bench && TIDEMILL_BIN_DIR=target/release target/release/bench-operator $(ARGS)

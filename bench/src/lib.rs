@@ -4,6 +4,7 @@ pub mod latency;
 pub mod ledger;
 pub mod projection_load;
 pub mod raw;
+pub mod requests;
 pub mod saga_load;
 
 /// Prints a line about what is going on; the last line of standard output is kept for the figures.

@@ -11,7 +11,7 @@ mod position;
 mod rows;
 mod token;
 
-pub use keys::{OwnerKey, parse_counters_key, pod_token};
+pub use keys::{OwnerKey, cluster_key, parse_counters_key, pod_token};
 pub use log_subject::{LogKind, LogSubject, LogSubjectError, Side, TimerId};
 pub use parked_subject::ParkedSubject;
 pub use position::EventPosition;

@@ -36,6 +36,8 @@ pub enum Reason {
     WorkersNotReady,
     /// The stream is observed, and can't be read as events are.
     Unreadable,
+    /// Another cluster has this cluster's id.
+    ClusterIdTaken,
     /// It was deleted, and goes when its data is gone.
     Deleting,
 }
@@ -53,7 +55,7 @@ pub enum Class {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::InForce,
         Reason::NatsUnavailable,
         Reason::Invalid,
@@ -68,6 +70,7 @@ impl Reason {
         Reason::StreamUnusable,
         Reason::WorkersNotReady,
         Reason::Unreadable,
+        Reason::ClusterIdTaken,
         Reason::Deleting,
     ];
 
@@ -88,6 +91,7 @@ impl Reason {
             Reason::StreamUnusable => "StreamUnusable",
             Reason::WorkersNotReady => "WorkersNotReady",
             Reason::Unreadable => "Unreadable",
+            Reason::ClusterIdTaken => "ClusterIdTaken",
             Reason::Deleting => "Deleting",
         }
     }
@@ -109,6 +113,7 @@ impl Reason {
             | Reason::StreamLost
             | Reason::StreamUnusable
             | Reason::Unreadable
+            | Reason::ClusterIdTaken
             | Reason::Refused => Class::Stalled,
         }
     }

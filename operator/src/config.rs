@@ -14,6 +14,9 @@ pub struct Config {
     /// Marks everything that this cluster makes in NATS; two clusters that share a NATS account differ in it.
     #[serde(default = "main")]
     pub cluster_id: String,
+    /// Uid of the namespace kube-system of a cluster that had this id and is gone: it needn't be waited for.
+    #[serde(default)]
+    pub takeover: Option<String>,
     /// How NATS is reached.
     pub nats: Connection,
     /// Copies of streams that don't say how many.

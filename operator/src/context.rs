@@ -1,5 +1,6 @@
 //! What reconcilers may use.
 
+use crate::cluster_id::ClusterClaim;
 use crate::config::Config;
 use crate::error::Error;
 use crate::jetstream::JetStream;
@@ -39,6 +40,8 @@ pub struct Context<S, K> {
     pub meters: Meters,
     /// Whether this operator leads: looked at before each write.
     pub claim: Claim,
+    /// Whether the cluster id is this cluster's: looked at before each write to NATS.
+    pub cluster: ClusterClaim,
     /// A new incarnation for each stream that is made.
     pub incarnation: fn() -> String,
     failures: Failures,
@@ -52,7 +55,13 @@ type Failures = Arc<Mutex<HashMap<String, u32>>>;
 
 impl<S: JetStream, K: Kubernetes> Context<S, K> {
     /// A context of a configuration.
-    pub fn new(jetstream: S, kubernetes: K, config: &Config, claim: Claim, meters: Meters) -> Self {
+    pub fn new(
+        jetstream: S,
+        kubernetes: K,
+        config: &Config,
+        (claim, cluster): (Claim, ClusterClaim),
+        meters: Meters,
+    ) -> Self {
         Context {
             jetstream,
             kubernetes,
@@ -64,6 +73,7 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
             pace: Pace::default(),
             meters,
             claim,
+            cluster,
             incarnation: || format!("{:032x}", rand::random::<u128>()),
             failures: Failures::default(),
             pruned: Arc::default(),
@@ -82,13 +92,25 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
         }
     }
 
+    /// Looked at before each write to NATS.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`], [`Error::ClusterUnclaimed`]: another cluster may write what is marked as this one's.
+    pub fn fence_nats(&self) -> Result<(), Error> {
+        self.fence()?;
+        match self.cluster.holds() {
+            true => Ok(()),
+            false => Err(Error::ClusterUnclaimed),
+        }
+    }
+
     /// Makes the buckets that all workers share, once.
     ///
     /// # Errors
-    /// [`Error::Fenced`], [`Error::JetStream`]
+    /// [`Error::Fenced`], [`Error::ClusterUnclaimed`], [`Error::JetStream`]
     pub async fn shared_buckets(&self) -> Result<(), Error> {
         let make = async || {
-            self.fence()?;
+            self.fence_nats()?;
             let incarnation = (self.incarnation)();
             Ok(self.jetstream.shared_buckets(&incarnation).await?)
         };

@@ -80,7 +80,7 @@ pub async fn delete_streams<S: JetStream, K: Kubernetes>(
         let ours =
             present.is_some_and(|stream| owner_of(&stream.metadata()).as_deref() == Some(owner));
         if ours {
-            context.fence()?;
+            context.fence_nats()?;
             context.jetstream.delete(&name).await?;
             tracing::info!(owner, "stream {name} was deleted with its resource");
             deleted.push(name);

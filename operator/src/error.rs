@@ -17,6 +17,9 @@ pub enum Error {
     /// Where a stream is begun can't be stored.
     #[error(transparent)]
     Start(Box<StartError>),
+    /// It isn't known whether the cluster id is this cluster's.
+    #[error("the heartbeat of the cluster id is not written yet")]
+    ClusterUnclaimed,
     /// Another operator has the lease.
     #[error("another operator leads")]
     Fenced,
@@ -44,7 +47,10 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::Kubernetes(kube::Error::Api(status)) if status.code == 409 => Class::Conflict,
-            Error::Kubernetes(_) | Error::JetStream(_) | Error::Start(_) => Class::Transient,
+            Error::Kubernetes(_)
+            | Error::JetStream(_)
+            | Error::Start(_)
+            | Error::ClusterUnclaimed => Class::Transient,
             Error::Fenced => Class::Fenced,
         }
     }

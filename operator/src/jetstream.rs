@@ -75,6 +75,10 @@ pub trait JetStream: Clone + Send + Sync + 'static {
 
 impl JetStream for Nats {
     async fn stream(&self, name: &str) -> Result<Option<StreamState>, ApiError> {
+        if !self.status().borrow().connected {
+            // A call would wait for its answer, resource after resource.
+            return Err(ApiError::Disconnected(format!("STREAM.INFO.{name}")));
+        }
         match self.stream_state(name).await {
             Ok(state) => Ok(Some(state)),
             Err(ApiError::StreamMissing(_)) => Ok(None),

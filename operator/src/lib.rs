@@ -3,6 +3,7 @@
 //! Each kind is a folder whose `mod.rs` reads as a sentence: validate → observe → plan → apply → status. What decides is pure;
 //! what calls somebody goes through the ports [`jetstream`] and [`kubernetes`], which tests replace by models that stop anywhere.
 
+pub mod cluster_id;
 pub mod conditions;
 pub mod config;
 pub mod context;

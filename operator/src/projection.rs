@@ -83,7 +83,7 @@ impl Runs for Projection {
 
     fn recorded(&self) -> Recorded<'_> {
         let status = self.status.as_ref();
-        status.map_or(Recorded::default(), |status| Recorded {
+        status.map_or_else(Recorded::default, |status| Recorded {
             worker: status.worker.as_ref(),
             streams: &status.streams,
         })

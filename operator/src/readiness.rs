@@ -169,8 +169,9 @@ async fn allowed(
         if group.is_empty() { "" } else { "." },
         if subresource.is_empty() { "" } else { "/" },
     );
-    let scope = namespace.map_or("all namespaces".to_owned(), |namespace| {
-        format!("namespace {namespace}")
-    });
+    let scope = namespace.map_or_else(
+        || "all namespaces".to_owned(),
+        |namespace| format!("namespace {namespace}"),
+    );
     Ok((!allowed).then(|| format!("{verb} {resource}{slash}{subresource}{dot}{group} in {scope}")))
 }

@@ -3,6 +3,7 @@
 mod controllers;
 mod feed;
 
+use crate::cluster_id::{ClusterClaim, Heart};
 use crate::config::Config;
 use crate::context::Context;
 use crate::kubernetes::Cluster;
@@ -11,6 +12,7 @@ use crate::meters::Meters;
 use crate::readiness::{self, Missing};
 use feed::Feed;
 use kube::{Api, Client};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_crds::projection::Projection;
@@ -80,11 +82,14 @@ impl Runtime {
                 }
             }
             let term = stop.child_token();
+            let cluster = ClusterClaim::default();
+            let heart = tokio::spawn(self.heart(cluster.clone(), term.clone()));
+            cluster.decided().await;
             let context = Arc::new(Context::new(
                 self.nats.clone(),
                 Cluster::new(&self.client, &self.pod),
                 &self.config,
-                claim.clone(),
+                (claim.clone(), cluster),
                 meters.clone(),
             ));
             meters.leads(true);
@@ -122,6 +127,7 @@ impl Runtime {
             }
             term.cancel();
             futures::future::join_all(tasks).await;
+            let _ = heart.await;
             meters.leads(false);
         }
         release.cancel();
@@ -129,6 +135,23 @@ impl Runtime {
         for task in watching {
             task.abort();
         }
+    }
+}
+
+impl Runtime {
+    /// Keeps the heartbeat of the cluster id.
+    fn heart(
+        &self,
+        claim: ClusterClaim,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let heart = Heart {
+            nats: self.nats.clone(),
+            namespaces: Api::all(self.client.clone()),
+            cluster: self.config.cluster_id.clone(),
+            takeover: self.config.takeover.clone(),
+        };
+        heart.run(claim, stop)
     }
 }
 

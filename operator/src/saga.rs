@@ -79,7 +79,7 @@ impl Runs for Saga {
 
     fn recorded(&self) -> Recorded<'_> {
         let status = self.status.as_ref();
-        status.map_or(Recorded::default(), |status| Recorded {
+        status.map_or_else(Recorded::default, |status| Recorded {
             worker: status.worker.as_ref(),
             streams: &status.streams,
         })

@@ -92,12 +92,12 @@ pub async fn settle<S: JetStream, K: Kubernetes, O: Object>(
     let (done, reason, note) = match &step {
         Step::Nothing => return Ok(Settled::of(known_as(observed.stream), verdict)),
         Step::Create(config) => {
-            context.fence()?;
+            context.fence_nats()?;
             let done = context.jetstream.create(name, config).await;
             (done, "Created", format!("stream {name} was made"))
         }
         Step::Update { config, changed } => {
-            context.fence()?;
+            context.fence_nats()?;
             let done = context.jetstream.update(name, config).await;
             let note = format!("stream {name}: {} changed", changed.join(", "));
             (done, "Updated", note)

@@ -170,6 +170,9 @@ pub async fn reconcile<S: JetStream, K: Kubernetes, R: Runs>(
     // Before there is anything that it would hold.
     deletion::hold(&*resource, resource.deletes_data(), &context).await?;
     let mut reached = match &plan {
+        _ if let Some(message) = context.cluster.taken() => {
+            Reached::stopped(Reason::ClusterIdTaken, message)
+        }
         Ok(plan) => reach(&*resource, plan, &context).await?,
         Err(problems) => Reached::stopped(Reason::Invalid, all(problems)),
     };
@@ -292,7 +295,7 @@ async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
         streams: bindings,
         workload: parts.workload.clone(),
     };
-    context.fence()?;
+    context.fence_nats()?;
     context.jetstream.remember_starts(&contract).await?;
     let reached = objects::run(resource, &parts, &contract, context).await?;
     Ok(Reached {

@@ -61,6 +61,12 @@ impl ResourceId {
     }
 }
 
+/// [`super::OWNERS_BUCKET`]: heartbeat of the cluster that a cluster id belongs to. No namespace begins with `_`.
+pub fn cluster_key(cluster: &str) -> String {
+    let token = encode_token(cluster).unwrap_or_default();
+    format!("_cluster.{token}")
+}
+
 /// Reads what [`ResourceId::counters_key`] writes, of any resource; `None` for every other key.
 pub fn parse_counters_key(key: &str) -> Option<(ResourceId, u16)> {
     let mut tokens = key.split('.');

@@ -36,7 +36,10 @@ pub async fn reconcile<S: JetStream, K: Kubernetes>(
         return depart(&resource, &context).await;
     }
     let (installation, tenancy) = (&context.installation, &context.tenancy);
-    let valid = validate::validate(&resource, installation, tenancy, &(context.incarnation)());
+    let valid = match context.cluster.taken() {
+        Some(message) => Err(Verdict::new(Reason::ClusterIdTaken, message)),
+        None => validate::validate(&resource, installation, tenancy, &(context.incarnation)()),
+    };
     let (valid, settled) = match valid {
         Err(verdict) => (None, Settled::of(None, verdict)),
         Ok(valid) => {

@@ -1,6 +1,6 @@
 //! One controller per kind: what makes it look at which object.
 
-use super::feed::Feed;
+use super::feed::{Feed, News};
 use crate::context::Context;
 use crate::error::{Error, wait_after};
 use crate::eventstream;
@@ -46,24 +46,19 @@ pub(super) async fn event_streams<S: JetStream, K: Kubernetes>(
     let unlisted = stopped_before_it_began(known.clone(), stop);
     let counted = count(known.clone(), context.meters.clone());
     let pace = context.pace.clone();
-    let changed = feed.streams().flat_map(move |(stream, difference)| {
-        let concerned = known
-            .state()
-            .into_iter()
-            .filter(|resource| match difference {
-                Difference::Figures => has_stream(resource, &stream),
-                // Whoever waits for something may have it now.
-                Difference::Settings => has_stream(resource, &stream) || !is_ready(&**resource),
-            });
-        let concerned: Vec<Arc<EventStream>> = concerned.collect();
-        futures::stream::iter(match difference {
-            Difference::Figures => {
-                concerned
-                    .iter()
-                    .for_each(|resource| pace.want(resource.key()));
+    let changed = feed.news().flat_map(move |news| {
+        let all = known.state().into_iter();
+        futures::stream::iter(match news {
+            News::Everything => references(all),
+            News::Stream(stream, Difference::Figures) => {
+                let concerned = all.filter(|resource| has_stream(resource, &stream));
+                concerned.for_each(|resource| pace.want(resource.key()));
                 Vec::new()
             }
-            Difference::Settings => references(concerned),
+            // Whoever waits for something may have it now.
+            News::Stream(stream, Difference::Settings) => references(
+                all.filter(|resource| has_stream(resource, &stream) || !is_ready(&**resource)),
+            ),
         })
     });
     let run = controller
@@ -127,14 +122,14 @@ pub(super) async fn workloads<S: JetStream, K: Kubernetes, R: Runs>(
         }
     };
     // Its own streams, changed or gone. Their messages are no change.
-    let changed = feed.streams().flat_map(move |(stream, difference)| {
-        let is_its_own = |resource: &Arc<R>| {
-            let made = resource.recorded().streams;
-            made.iter().any(|made| made.name == stream)
-        };
-        futures::stream::iter(match difference {
-            Difference::Figures => Vec::new(),
-            Difference::Settings => references(all().filter(is_its_own)),
+    let changed = feed.news().flat_map(move |news| {
+        futures::stream::iter(match news {
+            News::Everything => references(all()),
+            News::Stream(_, Difference::Figures) => Vec::new(),
+            News::Stream(stream, Difference::Settings) => references(all().filter(|resource| {
+                let made = resource.recorded().streams;
+                made.iter().any(|made| made.name == stream)
+            })),
         })
     });
     let ours = watcher::Config::default().labels(OURS);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidemill_core::names::{COUNTERS_BUCKET, Kind, parse_counters_key};
 use tidemill_crds::projection::Projection;
 use tidemill_crds::saga::Saga;
-use tidemill_nats::{KvBucket, KvError, Nats, Publisher, STREAM_ADVISORIES};
+use tidemill_nats::{ConnectionStatus, KvBucket, KvError, Nats, Publisher, STREAM_ADVISORIES};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +20,22 @@ const BATCH: usize = 512;
 /// Wait before the counters are watched again that couldn't be.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How long NATS is away before every resource says so: a server that is restarted needn't be told of in a thousand statuses.
+const AWAY: Duration = Duration::from_secs(10);
+
+/// What is told of NATS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// A stream, by name, is different.
+    Stream(String, Difference),
+    /// NATS went away, or came back.
+    Everything,
+}
+
 /// The feed. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Feed {
-    streams: broadcast::Sender<(String, Difference)>,
+    news: broadcast::Sender<News>,
     turns: broadcast::Sender<Key>,
     pace: Pace,
 }
@@ -31,15 +43,15 @@ pub(super) struct Feed {
 impl Feed {
     pub(super) fn new(pace: Pace) -> Feed {
         Feed {
-            streams: broadcast::Sender::new(BUFFERED),
+            news: broadcast::Sender::new(BUFFERED),
             turns: broadcast::Sender::new(BUFFERED),
             pace,
         }
     }
 
-    /// Streams that changed, by name.
-    pub(super) fn streams(&self) -> impl Stream<Item = (String, Difference)> + Send + 'static {
-        received(self.streams.subscribe())
+    /// What happens in NATS.
+    pub(super) fn news(&self) -> impl Stream<Item = News> + Send + 'static {
+        received(self.news.subscribe())
     }
 
     /// Objects of one kind whose figures may be written now.
@@ -52,12 +64,13 @@ impl Feed {
     pub(super) async fn run(self, nats: Nats, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
-            ((), (), (), ()) = async {
+            ((), (), (), (), ()) = async {
                 tokio::join!(
                     self.give_turns(),
                     self.survey(&nats),
                     self.listen(&nats),
                     self.watch_counters(&nats),
+                    self.watch_connection(&nats),
                 )
             } => {}
         }
@@ -88,8 +101,8 @@ impl Feed {
             };
             // Every resource is looked at when the operator starts: what was before needn't be told.
             let differences = before.map(|before| before.differences(&now));
-            for difference in differences.into_iter().flatten() {
-                let _ = self.streams.send(difference);
+            for (stream, difference) in differences.into_iter().flatten() {
+                let _ = self.news.send(News::Stream(stream, difference));
             }
             before = Some(now);
         }
@@ -101,14 +114,38 @@ impl Feed {
             Ok(mut messages) => {
                 while let Some(message) = messages.next().await {
                     if let Some(name) = message.subject.rsplit('.').next() {
-                        let told = (name.to_owned(), Difference::Settings);
-                        let _ = self.streams.send(told);
+                        let told = News::Stream(name.to_owned(), Difference::Settings);
+                        let _ = self.news.send(told);
                     }
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "the server's advisories can't be had: changes are seen when all streams are listed");
             }
+        }
+        std::future::pending().await
+    }
+
+    /// Every resource says that NATS is away, once it is for a while. When it is back all are looked at, however short it was: a
+    /// server may come back with an earlier copy of its store.
+    async fn watch_connection(&self, nats: &Nats) {
+        let mut status = nats.status();
+        let mut known = status.borrow().reconnects;
+        loop {
+            // Also when it was away and is back before anybody looked.
+            let broke = |status: &ConnectionStatus| !status.connected || status.reconnects != known;
+            if status.wait_for(broke).await.is_err() {
+                // The connection lives as long as this program.
+                break;
+            }
+            let back = status.wait_for(|status| status.connected);
+            let is_back = tokio::time::timeout(AWAY, back).await.is_ok();
+            if !is_back {
+                let _ = self.news.send(News::Everything);
+                let _ = status.wait_for(|status| status.connected).await;
+            }
+            let _ = self.news.send(News::Everything);
+            known = status.borrow().reconnects;
         }
         std::future::pending().await
     }

@@ -62,7 +62,7 @@ pub(super) async fn depart<S: JetStream, K: Kubernetes, R: Runs>(
     let owner = Mark::of(&context.installation.cluster, &id, "").to_string();
     let mut attempt = deletion::delete_streams(streams.clone(), &owner, context).await;
     if going && attempt.is_ok() {
-        context.fence()?;
+        context.fence_nats()?;
         if let Err(error) = context.jetstream.forget(&id).await {
             attempt = Err(error.into());
         }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tidemill_crds::projection::Projection;
 use tidemill_crds::saga::Saga;
+use tidemill_operator::cluster_id::ClusterClaim;
 use tidemill_operator::config::Config;
 use tidemill_operator::context::Context;
 use tidemill_operator::error::Error;
@@ -29,7 +30,7 @@ fn context(model: &Model) -> Arc<Context<Model, Model>> {
         jetstream,
         kubernetes,
         &config,
-        Claim::alone(),
+        (Claim::alone(), ClusterClaim::alone()),
         Meters::register(&Metrics::new()),
     );
     // The same each time, so that worlds can be compared.

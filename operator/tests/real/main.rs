@@ -8,6 +8,7 @@
 
 mod chart;
 mod eventstreams;
+mod outages;
 mod policies;
 mod readiness;
 mod workloads;

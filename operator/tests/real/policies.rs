@@ -276,10 +276,10 @@ async fn data_goes_with_its_resource_only_if_the_spec_says_so() {
         .apply::<EventStream>("late", json!({"deletionPolicy": "Delete"}))
         .await;
     world.expect::<EventStream>("late", "InForce").await;
-    world.server.stop().await.unwrap();
+    world.server().stop().await.unwrap();
     world.delete::<EventStream>("late").await;
     world.has_gone::<EventStream>("late").await;
-    world.server.restart().await.unwrap();
+    world.server().restart().await.unwrap();
     let left = within(CAP, async || world.nats.stream_state("shop_late").await);
     left.await.unwrap();
     operator.stop().await;

@@ -53,9 +53,9 @@ async fn a_missing_definition_or_permission_is_named() {
     world.expect::<EventStream>("orders", "InForce").await;
 
     // NATS goes and comes back.
-    world.server.stop().await.unwrap();
+    world.server().stop().await.unwrap();
     says(&operator.health, "nats", &["connecting"]).await;
-    world.server.restart().await.unwrap();
+    world.server().restart().await.unwrap();
     is_ready(&operator.health).await;
     operator.stop().await;
 

@@ -23,7 +23,8 @@ pub(crate) const CAP: Duration = Duration::from_secs(60);
 /// A cluster, NATS, and operators as tasks.
 pub(crate) struct World {
     pub(crate) plane: ControlPlane,
-    pub(crate) server: NatsServer,
+    pub(crate) url: String,
+    server: Option<NatsServer>,
     pub(crate) client: Client,
     pub(crate) nats: Nats,
 }
@@ -52,17 +53,38 @@ impl World {
 
     /// Of a cluster that knows the kinds.
     pub(crate) async fn of(plane: ControlPlane, server: NatsServer, client: Client) -> World {
-        let nats = Nats::connect(&Connection::plain(&server.url()), "test")
+        let url = server.url();
+        World::with(plane, client, url, Some(server)).await
+    }
+
+    /// Another cluster that knows the kinds, with the same NATS.
+    pub(crate) async fn beside(&self, plane: ControlPlane, client: Client) -> World {
+        World::with(plane, client, self.url.clone(), None).await
+    }
+
+    async fn with(
+        plane: ControlPlane,
+        client: Client,
+        url: String,
+        server: Option<NatsServer>,
+    ) -> World {
+        let nats = Nats::connect(&Connection::plain(&url), "test")
             .await
             .unwrap();
         let world = World {
             plane,
-            server,
             client,
             nats,
+            url,
+            server,
         };
         world.namespace("shop").await;
         world
+    }
+
+    /// The NATS server, to be stopped and started.
+    pub(crate) fn server(&mut self) -> &mut NatsServer {
+        self.server.as_mut().unwrap()
     }
 
     pub(crate) async fn namespace(&self, name: &str) {
@@ -86,7 +108,7 @@ impl World {
 
     /// With the rights of a client.
     pub(crate) async fn operator_as(&self, client: Client, pod: &str, settings: Value) -> Operator {
-        let connection = Connection::plain(&self.server.url());
+        let connection = Connection::plain(&self.url);
         let mut config = json!({"nats": connection, "workers": {"image": "worker:1"}});
         for (setting, value) in settings.as_object().unwrap() {
             config[setting] = value.clone();
