@@ -75,10 +75,22 @@ pub struct SagaWorkload {
     /// Starts nothing from streams; what runs goes on.
     #[serde(default)]
     pub suspend: bool,
+    /// Starts nothing at all, since the Saga is being deleted; absent = it isn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
     /// Whether a summary of each instance is written, which is what lists show. Without them an instance costs the server one
     /// message less, and is found by its id only.
     #[serde(default = "yes")]
     pub summaries: bool,
+}
+
+/// What becomes of the unfinished instances of a Saga that is being deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Closing {
+    /// They are finished.
+    Drain,
+    /// They are cancelled, as far as they can be: behind a pivot they are finished.
+    Compensate,
 }
 
 fn yes() -> bool {

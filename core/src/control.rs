@@ -64,7 +64,7 @@ pub enum Reply<T> {
 #[error("{message}")]
 pub struct ControlError {
     /// Stable CamelCase word: `NotFound`, `AlreadyFinished`, `AlreadyCompensating`, `PivotPassed`, `NotParked`, `NotFirst`,
-    /// `AlreadyFolded`, `RowIsAhead`, `RowElsewhere`, `KeyWaits`, `Invalid`, `Unavailable`.
+    /// `AlreadyFolded`, `RowIsAhead`, `RowElsewhere`, `KeyWaits`, `Closing`, `Invalid`, `Unavailable`.
     pub reason: String,
     /// For people: what is wrong and what to do.
     pub message: String,

@@ -81,8 +81,8 @@ pub struct SagaSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Log>,
     /// What becomes of unfinished instances when this resource is deleted: `Stop` where they are, `Drain` (wait until they
-    /// are finished) or `Compensate`. Default: `Stop`; they go on when it is applied again. Not in this version: `Drain`,
-    /// `Compensate`.
+    /// are finished) or `Compensate`. Default: `Stop`; they go on when it is applied again. `Drain` and
+    /// `Compensate` hold the deletion for `timeout` and the operator's deadline at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_delete: Option<OnDelete>,
     /// Worker pods, from 0 to 64. Default: 1.

@@ -12,7 +12,7 @@ use crate::tenancy::Tenancy;
 use crate::worker::WorkerDefaults;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidemill_core::contract::Connection;
 use tidemill_provision::Installation;
 use tokio::sync::OnceCell;
@@ -47,6 +47,8 @@ pub struct Context<S, K> {
     failures: Failures,
     /// The contract beside which an object has no other, by the object's uid.
     pruned: Arc<Mutex<HashMap<String, String>>>,
+    /// Since when nothing runs of objects that are closing, by their uid.
+    quiet: Arc<Mutex<HashMap<String, Instant>>>,
     shared: Arc<OnceCell<()>>,
 }
 
@@ -77,6 +79,7 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
             incarnation: || format!("{:032x}", rand::random::<u128>()),
             failures: Failures::default(),
             pruned: Arc::default(),
+            quiet: Arc::default(),
             shared: Arc::default(),
         }
     }
@@ -127,6 +130,17 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
     pub fn pruned(&self, uid: &str, contract: &str) {
         let mut pruned = self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
         pruned.insert(uid.to_owned(), contract.to_owned());
+    }
+
+    /// For how long nothing was seen to run any more of an object that is closing; `false` = something runs.
+    pub fn quiet_for(&self, uid: &str, is_quiet: bool, now: Instant) -> Duration {
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_quiet {
+            quiet.remove(uid);
+            return Duration::ZERO;
+        }
+        let since = *quiet.entry(uid.to_owned()).or_insert(now);
+        now.saturating_duration_since(since)
     }
 
     /// Counts a failure of an object; gives how many there were in a row.

@@ -4,14 +4,15 @@ use crate::status::Reports;
 use crate::workload::{Common, Parts, Recorded, Runs, Seen, shown};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use tidemill_core::contract::StreamBinding;
+use std::time::Duration;
+use tidemill_core::contract::{Closing, StreamBinding};
 use tidemill_core::figures::SagaFigures;
 use tidemill_core::names::{Kind, ResourceId};
 use tidemill_crds::Problem;
 use tidemill_crds::common::DeletionPolicy;
 use tidemill_crds::compile::together::{Labels, Streams, bind_saga};
 use tidemill_crds::compile::{self, SagaPlan};
-use tidemill_crds::saga::{Saga, SagaStatus};
+use tidemill_crds::saga::{OnDelete, Saga, SagaStatus};
 use tidemill_nats::provision::StreamPlan;
 use tidemill_provision::Installation;
 
@@ -75,6 +76,19 @@ impl Runs for Saga {
 
     fn deletes_data(&self) -> bool {
         self.spec.deletion_policy == Some(DeletionPolicy::Delete)
+    }
+
+    fn closing(&self) -> Option<Closing> {
+        match self.spec.on_delete? {
+            OnDelete::Stop => None,
+            OnDelete::Drain => Some(Closing::Drain),
+            OnDelete::Compensate => Some(Closing::Compensate),
+        }
+    }
+
+    fn closing_max(plan: &SagaPlan) -> Duration {
+        // By then each instance is finished, compensated or parked.
+        Duration::from_millis(plan.definition.timeout_ms)
     }
 
     fn recorded(&self) -> Recorded<'_> {

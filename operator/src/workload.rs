@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemill_core::contract::{CONTRACT_VERSION, Contract, StreamBinding, Workload};
+use tidemill_core::contract::{CONTRACT_VERSION, Closing, Contract, StreamBinding, Workload};
 use tidemill_core::names::ResourceId;
 use tidemill_crds::Problem;
 use tidemill_crds::common::{MadeStream, POSITION_MAX, WorkerStatus};
@@ -67,6 +67,16 @@ pub trait Runs: Reports {
 
     /// Whether its spec says that its data goes with it.
     fn deletes_data(&self) -> bool;
+
+    /// What becomes of its unfinished instances when it is deleted; `None` = nothing is waited for.
+    fn closing(&self) -> Option<Closing> {
+        None
+    }
+
+    /// How long its instances may take to be finished.
+    fn closing_max(_: &Self::Plan) -> Duration {
+        Duration::ZERO
+    }
 
     /// What its status says that is the same for both kinds.
     fn recorded(&self) -> Recorded<'_>;
@@ -168,12 +178,13 @@ pub async fn reconcile<S: JetStream, K: Kubernetes, R: Runs>(
         return departure::depart(&*resource, plan.as_ref().ok(), &context).await;
     }
     // Before there is anything that it would hold.
-    deletion::hold(&*resource, resource.deletes_data(), &context).await?;
+    let hold = resource.deletes_data() || resource.closing().is_some();
+    deletion::hold(&*resource, hold, &context).await?;
     let mut reached = match &plan {
         _ if let Some(message) = context.cluster.taken() => {
             Reached::stopped(Reason::ClusterIdTaken, message)
         }
-        Ok(plan) => reach(&*resource, plan, &context).await?,
+        Ok(plan) => reach(&*resource, plan, None, &context).await?,
         Err(problems) => Reached::stopped(Reason::Invalid, all(problems)),
     };
     let (error, again) = (reached.error.take(), reached.verdict.look_again());
@@ -234,6 +245,7 @@ fn remembered(before: &[MadeStream], now: Vec<MadeStream>) -> Vec<MadeStream> {
 async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
     resource: &R,
     plan: &R::Plan,
+    closing: Option<Closing>,
     context: &Context<S, K>,
 ) -> Result<Reached, Error> {
     let parts = R::parts(plan);
@@ -288,12 +300,16 @@ async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
             });
         }
     }
+    let mut workload = parts.workload.clone();
+    if let Workload::Saga(saga) = &mut workload {
+        saga.closing = closing;
+    }
     let contract = Contract {
         version: CONTRACT_VERSION,
         resource: id.clone(),
         connection: context.worker_connection.clone(),
         streams: bindings,
-        workload: parts.workload.clone(),
+        workload,
     };
     context.fence_nats()?;
     context.jetstream.remember_starts(&contract).await?;

@@ -51,6 +51,7 @@ impl Lab {
     pub async fn on(server: NatsServer, name: &str, definition: SagaDefinition) -> Result<Lab> {
         let resource = ResourceId::new(Kind::Saga, "shop", name);
         let workload = SagaWorkload {
+            closing: None,
             starts: vec![Start::Beginning],
             log_stream: resource.log_stream(),
             parked_stream: resource.parked_stream(),

@@ -76,6 +76,7 @@ impl SagaPlan {
             partitions: self.partitions,
             summaries: true,
             suspend: self.suspend,
+            closing: None,
         })
     }
 }
@@ -128,7 +129,10 @@ pub fn saga(resource: &Saga) -> Report<SagaPlan> {
         findings.not_yet(&spec.field("retention"), instead);
     }
     if on_delete.is_some_and(|on_delete| on_delete != OnDelete::Stop) {
-        findings.not_yet(&spec.field("onDelete"), "only Stop is run yet");
+        findings.unlike_dev(
+            &spec.field("onDelete"),
+            "`tidemill dev` stops instances where they are when their manifest is removed",
+        );
     }
 
     let (triggers, starts, mut streams) = trigger::compile(&mut findings, start_on, &namespace);

@@ -1,20 +1,25 @@
-//! A Projection or a Saga that goes with its data: its workers end first, so that nobody writes what is being deleted.
+//! A Projection or a Saga that goes: unfinished instances are finished first if the spec says so; then, if its data goes with it, its
+//! workers end, so that nobody writes what is being deleted.
 
-use super::{Reached, Runs, objects, settle_status};
+use super::{Reached, Runs, objects, reach, settle_status};
 use crate::conditions::{Reason, SETTLED, Verdict};
 use crate::context::Context;
 use crate::deletion::{self, Departure};
 use crate::error::Error;
 use crate::jetstream::JetStream;
-use crate::kubernetes::{Child, Kubernetes};
+use crate::kubernetes::{Child, Kubernetes, Said};
 use crate::worker;
 use k8s_openapi::jiff::Timestamp;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tidemill_core::contract::Closing;
+use tidemill_core::figures::SagaFigures;
 use tidemill_nats::provision::Mark;
 
 /// How soon it is looked again whether the workers have ended.
 const SOON: Duration = Duration::from_secs(1);
+/// For how long nothing may run before it is believed: workers count once a second, and what was being started comes a little later.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Deletes its data, if the spec says so, and lets it go.
 ///
@@ -32,7 +37,16 @@ pub(super) async fn depart<S: JetStream, K: Kubernetes, R: Runs>(
     let id = resource.id();
     let going = resource.deletes_data();
     let now = Timestamp::now();
-    let is_overdue = deletion::is_overdue(meta, now, context.deletion_deadline);
+    let closing = resource.closing().zip(plan);
+    let deadline = context.deletion_deadline
+        + closing.map_or(Duration::ZERO, |(_, plan)| R::closing_max(plan));
+    let is_overdue = deletion::is_overdue(meta, now, deadline);
+    if let Some((closing, plan)) = closing {
+        let progress = close(resource, plan, closing, is_overdue, context).await?;
+        if let Some(again) = progress {
+            return Ok(again);
+        }
+    }
     if going {
         objects::remove(Child::Deployment, &id, context).await?;
         let labels = worker::selector(&id);
@@ -78,4 +92,60 @@ pub(super) async fn depart<S: JetStream, K: Kubernetes, R: Runs>(
     }
     deletion::hold(resource, false, context).await?;
     Ok(SETTLED)
+}
+
+/// Tells the workers to finish what runs; gives when to look again, nothing once all is finished or the deadline is over.
+async fn close<S: JetStream, K: Kubernetes, R: Runs>(
+    resource: &R,
+    plan: &R::Plan,
+    closing: Closing,
+    is_overdue: bool,
+    context: &Context<S, K>,
+) -> Result<Option<Duration>, Error> {
+    let id = resource.id();
+    // A namespace that goes takes its workers with it: nothing is finished any more.
+    let namespace = context.kubernetes.namespace(&id.namespace).await?;
+    if namespace.is_some_and(|namespace| namespace.is_going) {
+        return Ok(None);
+    }
+    let mut reached = reach(resource, plan, Some(closing), context).await?;
+    let counters = context.jetstream.counters(&id).await?;
+    let figures = SagaFigures::sum(counters.iter().map(Vec::as_slice));
+    let unfinished = figures.running + figures.parked;
+    let uid = resource.meta().uid.clone().unwrap_or_default();
+    let told = reached.verdict.reason == Reason::InForce;
+    let quiet = context.quiet_for(&uid, told && unfinished == 0, Instant::now());
+    if quiet >= QUIET {
+        return Ok(None);
+    }
+    let left = format!(
+        "{} instances are running, {} are parked and wait for a person (`tidemill parked list`)",
+        figures.running, figures.parked
+    );
+    if is_overdue {
+        let note = format!(
+            "onDelete: {closing:?} wasn't finished in time: {left}; they are in the log and go on if the Saga is applied again"
+        );
+        let said = Said {
+            warning: true,
+            reason: "LeftUnfinished",
+            note,
+        };
+        context.kubernetes.say(resource, said).await;
+        return Ok(None);
+    }
+    let message = match told {
+        true => format!("onDelete: {closing:?}: {left}"),
+        false => format!(
+            "onDelete: {closing:?}: the workers are being told ({}); {left}",
+            reached.verdict.message
+        ),
+    };
+    let error = reached.error.take();
+    reached.verdict = Verdict::new(Reason::Deleting, message);
+    settle_status(resource, Some(plan), reached, counters, context).await?;
+    match error {
+        Some(error) => Err(error),
+        None => Ok(Some(SOON)),
+    }
 }

@@ -65,7 +65,10 @@ fn world(resources: &[Value]) -> Model {
 async fn pass(model: &Model, resources: &[Value]) -> Result<(), Error> {
     let context = context(model);
     for resource in resources {
-        let now = model.with(|state| state.objects[&key(resource)].clone());
+        // One that is gone is looked at no more.
+        let Some(now) = model.with(|state| state.objects.get(&key(resource)).cloned()) else {
+            continue;
+        };
         let context = Arc::clone(&context);
         match now["kind"].as_str().unwrap() {
             "EventStream" => eventstream::reconcile(parsed(now), context).await?,
@@ -93,6 +96,20 @@ fn change(model: &Model, resource: &Value, spec: Value) {
         let object = state.objects.get_mut(&key(resource)).unwrap();
         object["spec"] = spec;
         object["metadata"]["generation"] = json!(2);
+    });
+}
+
+/// Deletes what was applied, as the API server does: what has finalizers waits for them.
+fn delete(model: &Model, resource: &Value) {
+    model.with(|state| {
+        let object = state.objects.get_mut(&key(resource)).unwrap();
+        let finalizers = object["metadata"]["finalizers"].as_array();
+        if finalizers.is_none_or(Vec::is_empty) {
+            state.objects.remove(&key(resource));
+        } else {
+            let now = k8s_openapi::jiff::Timestamp::now().to_string();
+            object["metadata"]["deletionTimestamp"] = json!(now);
+        }
     });
 }
 
@@ -205,6 +222,37 @@ async fn any_stop_comes_to_the_same_end() {
     for (what, changed) in cases {
         assert!(converges(&resources, what, changed).await > 4, "{what}");
     }
+    // Data goes with its resource, or stays.
+    let deleting = |resource: &Value| {
+        let mut deleting = resource.clone();
+        deleting["spec"]["deletionPolicy"] = json!("Delete");
+        deleting
+    };
+    let going: Vec<Value> = vec![deleting(orders), deleting(projection), deleting(saga)];
+    for resource in &going {
+        let what = format!("{} goes with its data", key(resource));
+        let deleted = |model: &Model| delete(model, resource);
+        assert!(converges(&going, &what, deleted).await > 4, "{what}");
+        let what = format!("{} goes without its data after all", key(resource));
+        let kept = |model: &Model| {
+            let mut spec = resource["spec"].clone();
+            spec["deletionPolicy"] = json!("Retain");
+            change(model, resource, spec);
+            delete(model, resource);
+        };
+        converges(&going, &what, kept).await;
+    }
+    let model = world(&going);
+    settle(&model, &going).await;
+    assert!(model.with(|state| state.streams.contains_key("shop_fulfilment_log")));
+    going.iter().for_each(|resource| delete(&model, resource));
+    settle(&model, &going).await;
+    let left: Vec<String> = model.with(|state| state.streams.keys().cloned().collect());
+    assert!(
+        left.iter().all(|name| name.starts_with("KV_tidemill_")),
+        "{left:?}"
+    );
+    assert!(model.with(|state| state.objects.is_empty()));
     // From nothing.
     let expected = {
         let model = world(&resources);

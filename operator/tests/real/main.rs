@@ -7,6 +7,7 @@
 )]
 
 mod chart;
+mod closing;
 mod eventstreams;
 mod outages;
 mod policies;

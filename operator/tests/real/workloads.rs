@@ -28,7 +28,7 @@ fn order_status(column: &str) -> Value {
 
 impl World {
     /// What a Deployment controller would say once all its pods are ready.
-    async fn pods_are_ready(&self, name: &str) {
+    pub(crate) async fn pods_are_ready(&self, name: &str) {
         let deployments = self.api::<Deployment>();
         let deployment = deployments.get(name).await.unwrap();
         let replicas = deployment.spec.unwrap().replicas.unwrap();
@@ -55,13 +55,40 @@ impl World {
     }
 
     async fn contract(&self) -> (String, Contract) {
-        let deployment = self.api::<Deployment>().get(DEPLOYMENT).await.unwrap();
+        self.contract_of(DEPLOYMENT).await
+    }
+
+    /// What the workers of a Deployment are told to run, and the ConfigMap that says it.
+    pub(crate) async fn contract_of(&self, deployment: &str) -> (String, Contract) {
+        let deployment = self.api::<Deployment>().get(deployment).await.unwrap();
         let pod = deployment.spec.unwrap().template.spec.unwrap();
         let volume = &pod.volumes.unwrap()[0];
         let name = volume.config_map.clone().unwrap().name;
         let config_map = self.api::<ConfigMap>().get(&name).await.unwrap();
         let text = &config_map.data.unwrap()["contract.json"];
         (name, Contract::parse(text.as_bytes()).unwrap())
+    }
+}
+
+/// A worker, as the kubelet would run it, and the folder with its contract.
+pub(crate) struct Worker {
+    _process: Process,
+    _folder: tempfile::TempDir,
+}
+
+pub(crate) fn run_worker(contract: &Contract) -> Worker {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("contract.json");
+    std::fs::write(&file, contract.to_json()).unwrap();
+    let process = Process::builder(worker().unwrap())
+        .env("TIDEMILL_CONTRACT", &file)
+        .env("POD_NAME", format!("pod-{:x}", rand::random::<u32>()))
+        .env("TIDEMILL_LISTEN", "127.0.0.1:0")
+        .spawn()
+        .unwrap();
+    Worker {
+        _process: process,
+        _folder: folder,
     }
 }
 
@@ -150,16 +177,7 @@ async fn a_worker_runs_what_its_config_map_says() {
         .expect::<Projection>("order-status", "WorkersNotReady")
         .await;
     let (_, contract) = world.contract().await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("contract.json");
-    std::fs::write(&file, contract.to_json()).unwrap();
-    // As the kubelet would run it.
-    let _worker = Process::builder(worker().unwrap())
-        .env("TIDEMILL_CONTRACT", &file)
-        .env("POD_NAME", "order-status-1")
-        .env("TIDEMILL_LISTEN", "127.0.0.1:0")
-        .spawn()
-        .unwrap();
+    let _worker = run_worker(&contract);
     let publisher = Publisher::new(&world.nats, 1);
     let mut headers = HeaderMap::new();
     for (name, value) in [

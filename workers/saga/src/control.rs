@@ -107,7 +107,7 @@ async fn handle(
         saga_verb::STATUS => {
             let status = SagaStatus {
                 revision: Some(engine.revisions.current_revision.clone()),
-                suspended: engine.workload.suspend,
+                suspended: engine.workload.suspend || engine.workload.closing.is_some(),
                 triggers: triggers.streams(),
                 not_ready: engine.health.report().reasons,
             };
@@ -240,6 +240,10 @@ async fn start_instance(
     request: StartRequest,
     asked: &Request,
 ) -> Result<StartReply, ControlError> {
+    if engine.workload.closing.is_some() {
+        let why = "the Saga is being deleted: nothing is started any more";
+        return Err(ControlError::new("Closing", why));
+    }
     // Streams stop earlier: their events wait for nobody.
     let running_max = engine.options.running_max.saturating_mul(2);
     if engine.tally.running() >= running_max {

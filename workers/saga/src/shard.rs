@@ -15,6 +15,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+use tidemill_core::contract::Closing;
 use tidemill_core::control::Described;
 use tidemill_core::definition::{Replies, Revision};
 use tidemill_core::names::{LogKind, LogSubject, Side};
@@ -537,6 +538,9 @@ impl Shard {
                 live.resent.push((step.to_owned(), side, attempt));
                 self.engine.execute(of.clone(), effect).await;
             }
+        }
+        if self.engine.workload.closing == Some(Closing::Compensate) {
+            self.cancel_all();
         }
     }
 

@@ -37,7 +37,7 @@ impl Triggers {
             .definition
             .triggers
             .iter()
-            .filter(|_| !workload.suspend)
+            .filter(|_| !workload.suspend && workload.closing.is_none())
         {
             let stream = &trigger.stream;
             if streams.iter().any(|known| &known.source.stream == stream) {

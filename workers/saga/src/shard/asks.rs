@@ -109,6 +109,21 @@ impl Shard {
         Ok(Accepted::new(message))
     }
 
+    /// Cancels every instance that can be: those that compensate already, or are behind their pivot, are left to it.
+    pub(super) fn cancel_all(&mut self) {
+        let ids: Vec<String> = self.live.keys().cloned().collect();
+        for id in ids {
+            let request = CancelRequest {
+                id,
+                by: "the operator".to_owned(),
+                why: "the Saga is being deleted (onDelete: Compensate)".to_owned(),
+            };
+            if let Err(error) = self.cancel(request) {
+                tracing::debug!(%error, "not cancelled");
+            }
+        }
+    }
+
     fn decide(&mut self, request: DecisionRequest) -> Result<Accepted, ControlError> {
         let live = self.running(&request.id)?;
         let (decisions, state) = (live.instance.decisions, live.instance.state());
