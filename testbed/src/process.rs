@@ -73,6 +73,7 @@ pub struct ProcessBuilder {
     name: String,
     command: Command,
     stdin: Option<PathBuf>,
+    outputs: PathBuf,
 }
 
 impl ProcessBuilder {
@@ -118,6 +119,13 @@ impl ProcessBuilder {
         self
     }
 
+    /// Keeps its output below this folder; default is the machine's folder for temporary files.
+    #[must_use]
+    pub fn output_in(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.outputs = folder.into();
+        self
+    }
+
     /// Name in messages; default is the program's file name.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -134,6 +142,7 @@ impl ProcessBuilder {
             name,
             mut command,
             stdin,
+            outputs,
         } = self;
         let output = |source| ProcessError::Output {
             name: name.clone(),
@@ -141,7 +150,7 @@ impl ProcessBuilder {
         };
         let folder = tempfile::Builder::new()
             .prefix("tidemill-")
-            .tempdir()
+            .tempdir_in(outputs)
             .map_err(output)?;
         let stdout_file = folder.path().join("stdout");
         let stderr_file = folder.path().join("stderr");
@@ -208,6 +217,7 @@ impl Process {
             name,
             command: Command::new(program),
             stdin: None,
+            outputs: std::env::temp_dir(),
         }
     }
 
@@ -374,7 +384,9 @@ impl Process {
         }
     }
 
-    fn tails(&self) -> String {
+    /// The ends of both outputs, for a message.
+    #[must_use]
+    pub fn tails(&self) -> String {
         let mut text = String::new();
         for (what, whole) in [("stdout", self.stdout()), ("stderr", self.stderr())] {
             let lines: Vec<&str> = whole.lines().collect();

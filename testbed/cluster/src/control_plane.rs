@@ -1,22 +1,35 @@
 //! etcd and kube-apiserver as child processes.
 
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{Identity, IdentityError, User};
+use crate::namespace::{Entrance, NODE};
 use crate::programs::{Programs, ProgramsError};
+use crate::relay::Relay;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemill_testbed::Process;
 use tidemill_testbed::ports::Port;
-use tidemill_testbed::process::ProcessError;
+use tidemill_testbed::process::{ProcessBuilder, ProcessError};
 use tidemill_testbed::wait::within;
 
 /// Longest wait for the API server to be ready: 5 s on an idle machine.
 const READY_MAX: Duration = Duration::from_secs(120);
 /// Longest wait for one to be gone that was told to stop: it drains first.
 const STOP_MAX: Duration = Duration::from_secs(90);
+/// The addresses of services.
+const SERVICES: &str = "10.96.0.0/16";
+/// Names of the API server: on loopback, for pods, and as a service, whose address is the first of all.
+const NAMES: [&str; 5] = [
+    "127.0.0.1",
+    "localhost",
+    "192.168.127.1",
+    "10.96.0.1",
+    "kubernetes.default.svc",
+];
 
 /// What can go wrong with a control plane.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +73,9 @@ impl From<IdentityError> for ControlPlaneError {
 pub struct ControlPlane {
     programs: Programs,
     identity: Identity,
+    // With a node: where it runs, and the way to it.
+    inside: Option<Entrance>,
+    _relay: Option<Relay>,
     port: Port,
     etcd_url: String,
     // Before etcd, so that it is killed first.
@@ -76,24 +92,39 @@ impl ControlPlane {
     /// # Errors
     /// [`ControlPlaneError`]
     pub async fn start() -> Result<ControlPlane, ControlPlaneError> {
+        ControlPlane::start_in(None).await
+    }
+
+    /// As [`ControlPlane::start`], inside of a node's namespaces. It is reached from inside and from outside at the same address.
+    pub(crate) async fn start_in(
+        inside: Option<Entrance>,
+    ) -> Result<ControlPlane, ControlPlaneError> {
         let programs = Programs::find()?;
         let io = |what| move |source| ControlPlaneError::Io { what, source };
         let folder = tempfile::Builder::new()
             .prefix("tidemill-kubernetes-")
-            .tempdir()
+            .tempdir_in(match &inside {
+                None => std::env::temp_dir(),
+                Some(inside) => inside.folder().to_owned(),
+            })
             .map_err(io("making its folder"))?;
-        let identity = Identity::make(folder.path())?;
+        let identity = Identity::make(folder.path(), &NAMES)?;
         let reserve = || Port::reserve().map_err(io("finding a free port"));
         let (port, etcd_ports) = (reserve()?, [reserve()?, reserve()?]);
+        let relay = inside.as_ref().map(|inside| {
+            let to = (Ipv4Addr::LOCALHOST, port.number()).into();
+            Relay::start(inside, port.number(), to)
+        });
+        let relay = relay.transpose().map_err(io("starting its relay"))?;
         let kubeconfig = folder.path().join("kubeconfig");
         std::fs::write(
             &kubeconfig,
-            kubeconfig_text(&identity, &port, &identity.admin_token),
+            kubeconfig_text(&identity, &port, identity.token(User::Admin)),
         )
         .map_err(io("writing the kubeconfig"))?;
         let url = |port: &Port| format!("http://127.0.0.1:{}", port.number());
         let [clients, peers] = [url(&etcd_ports[0]), url(&etcd_ports[1])];
-        let etcd = Process::builder(programs.path("etcd")?)
+        let etcd = process(inside.as_ref(), programs.path("etcd")?)
             .arg("--data-dir")
             .arg(folder.path().join("etcd"))
             .args(["--listen-client-urls", &clients])
@@ -108,6 +139,8 @@ impl ControlPlane {
         let mut plane = ControlPlane {
             programs,
             identity,
+            inside,
+            _relay: relay,
             port,
             etcd_url: clients,
             apiserver: None,
@@ -122,27 +155,43 @@ impl ControlPlane {
 
     async fn start_apiserver(&mut self) -> Result<(), ControlPlaneError> {
         let identity = &self.identity;
-        let mut process = Process::builder(self.programs.path("kube-apiserver")?)
+        let process = process(self.inside.as_ref(), self.programs.path("kube-apiserver")?);
+        let process = match &self.inside {
+            None => process
+                .args(["--bind-address", "127.0.0.1"])
+                // Loopback is no address that endpoints may have.
+                .args(["--endpoint-reconciler-type", "none"])
+                // No controller gives accounts to pods here.
+                .args(["--disable-admission-plugins", "ServiceAccount"])
+                .args(["--authorization-mode", "RBAC"]),
+            Some(_) => process
+                .args(["--bind-address", "0.0.0.0"])
+                .args(["--advertise-address", &NODE.to_string()])
+                // Nobody knows the node by its name.
+                .args(["--kubelet-preferred-address-types", "InternalIP"])
+                .arg("--kubelet-client-certificate")
+                .arg(&identity.kubelet_client.certificate)
+                .arg("--kubelet-client-key")
+                .arg(&identity.kubelet_client.key)
+                .args(["--enable-admission-plugins", "NodeRestriction"])
+                .args(["--authorization-mode", "Node,RBAC"])
+                .arg("--allow-privileged"),
+        };
+        let mut process = process
             .args(["--etcd-servers", &self.etcd_url])
-            .args(["--bind-address", "127.0.0.1"])
             .args(["--secure-port", &self.port.number().to_string()])
             .arg("--tls-cert-file")
-            .arg(&identity.certificate)
+            .arg(&identity.server.certificate)
             .arg("--tls-private-key-file")
-            .arg(&identity.key)
+            .arg(&identity.server.key)
             .arg("--service-account-key-file")
             .arg(&identity.accounts_public_key)
             .arg("--service-account-signing-key-file")
             .arg(&identity.accounts_key)
             .args(["--service-account-issuer", "https://kubernetes.default.svc"])
             .arg("--token-auth-file")
-            .arg(&identity.tokens)
-            .args(["--authorization-mode", "RBAC"])
-            .args(["--service-cluster-ip-range", "10.96.0.0/16"])
-            // Loopback is no address that endpoints may have.
-            .args(["--endpoint-reconciler-type", "none"])
-            // No controller gives accounts to pods here.
-            .args(["--disable-admission-plugins", "ServiceAccount"])
+            .arg(&identity.tokens_file)
+            .args(["--service-cluster-ip-range", SERVICES])
             .spawn()?;
         let client = client(&self.kubeconfig).await?;
         let ready = within(READY_MAX, async || {
@@ -212,13 +261,30 @@ impl ControlPlane {
     /// # Errors
     /// If none can be made.
     pub async fn client_as(&self, token: &str) -> Result<kube::Client, ControlPlaneError> {
-        let path = self.folder.path().join("kubeconfig-of-token");
+        client(&self.kubeconfig_of(token, "kubeconfig-of-token")?).await
+    }
+
+    /// The file with which one of the cluster's own programs reaches it.
+    pub(crate) fn kubeconfig_as(&self, user: User) -> Result<PathBuf, ControlPlaneError> {
+        self.kubeconfig_of(self.identity.token(user), &format!("kubeconfig-{user:?}"))
+    }
+
+    fn kubeconfig_of(&self, token: &str, name: &str) -> Result<PathBuf, ControlPlaneError> {
+        let path = self.folder.path().join(name);
         let text = kubeconfig_text(&self.identity, &self.port, token);
-        std::fs::write(&path, text).map_err(|source| ControlPlaneError::Io {
+        let written = std::fs::write(&path, text).map(|()| path);
+        written.map_err(|source| ControlPlaneError::Io {
             what: "writing a kubeconfig",
             source,
-        })?;
-        client(&path).await
+        })
+    }
+
+    pub(crate) fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// A kubectl that talks to it.
@@ -257,6 +323,14 @@ impl ControlPlane {
             process.wait_exit(STOP_MAX).await?;
         }
         self.start_apiserver().await
+    }
+}
+
+/// A program of the control plane: on the machine, or inside of a node's namespaces.
+fn process(inside: Option<&Entrance>, program: PathBuf) -> ProcessBuilder {
+    match inside {
+        None => Process::builder(program),
+        Some(inside) => inside.process(program),
     }
 }
 
