@@ -2,7 +2,7 @@
 
 SHELL := bash
 
-.PHONY: help demo test tools kubernetes lint generate bench-saga bench-projection bench-operator deny
+.PHONY: help demo test tools kubernetes kubernetes-node cluster-up cluster-down lint generate bench-saga bench-projection bench-operator deny
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -10,7 +10,7 @@ help: ## this list
 demo: tools ## runs the order example and checks what comes out (KEEP=1 leaves it running)
 	@scripts/demo.sh
 
-test: tools kubernetes ## every test there is
+test: tools kubernetes-node ## every test there is
 	@scripts/test.sh
 
 tools: ## gets nats-server and the Python packages, into this folder only
@@ -18,6 +18,16 @@ tools: ## gets nats-server and the Python packages, into this folder only
 
 kubernetes: tools ## builds a real Kubernetes for the tests, once
 	@scripts/kubernetes.sh
+
+kubernetes-node: tools ## the same with a node that runs pods (Linux, root), once
+	@scripts/kubernetes.sh node
+
+# Arguments: make cluster-up ARGS="image.tar", archives of images that it takes in.
+cluster-up: kubernetes-node ## a Kubernetes with one node on this machine, until `make cluster-down`
+	@scripts/cluster.sh up $(ARGS)
+
+cluster-down: ## ends it
+	@scripts/cluster.sh down
 
 lint: ## formatting and clippy, as CI checks them
 	cargo fmt --all --check
