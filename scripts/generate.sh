@@ -18,5 +18,8 @@ for file in crds/*.yaml; do
     } >"helm/tidemill-crds/templates/${file##*/}"
 done
 
+# The table of conditions, from the operator's reasons.
+TIDEMILL_GENERATE=1 cargo test --quiet --locked -p tidemill-operator --test conditions >/dev/null
+
 # The fault matrix of the order example, from the test that runs it.
 TIDEMILL_GENERATE=1 cargo test --quiet --locked -p tidemill-testbed --test fault_matrix >/dev/null

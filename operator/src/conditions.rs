@@ -38,6 +38,8 @@ pub enum Reason {
     Unreadable,
     /// Another cluster has this cluster's id.
     ClusterIdTaken,
+    /// Its instances were left unfinished long ago; they go on when a person says so.
+    ResumeHeld,
     /// It was deleted, and goes when its data is gone.
     Deleting,
 }
@@ -55,7 +57,7 @@ pub enum Class {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::InForce,
         Reason::NatsUnavailable,
         Reason::Invalid,
@@ -71,6 +73,7 @@ impl Reason {
         Reason::WorkersNotReady,
         Reason::Unreadable,
         Reason::ClusterIdTaken,
+        Reason::ResumeHeld,
         Reason::Deleting,
     ];
 
@@ -92,7 +95,79 @@ impl Reason {
             Reason::WorkersNotReady => "WorkersNotReady",
             Reason::Unreadable => "Unreadable",
             Reason::ClusterIdTaken => "ClusterIdTaken",
+            Reason::ResumeHeld => "ResumeHeld",
             Reason::Deleting => "Deleting",
+        }
+    }
+
+    /// What it means, and what a person does about it: two sentences of the table in the documentation.
+    pub fn explained(self) -> (&'static str, &'static str) {
+        match self {
+            Reason::InForce => ("What the spec says is in force.", "Nothing."),
+            Reason::NatsUnavailable => (
+                "NATS doesn't answer, or refuses for the moment.",
+                "It is tried again by itself. If it lasts, look at NATS and at the operator's log.",
+            ),
+            Reason::Invalid => (
+                "The spec doesn't compile; nothing was changed.",
+                "Mend the field that the message names. `tidemill lint` says the same before it is applied.",
+            ),
+            Reason::NotAllowed => (
+                "The namespace may not use this subject or stream name, or may not take over streams.",
+                "Use the namespace's own prefix, or have the operator's configuration grant it (`tenancy.grants`).",
+            ),
+            Reason::Conflict => (
+                "Another stream takes one of the subjects; the message names it and its owner.",
+                "Change the subjects of one of them.",
+            ),
+            Reason::NotOwned => (
+                "A stream of this name is there and belongs to another resource, or to nobody.",
+                "Use another name, or take it over as the message says.",
+            ),
+            Reason::Immutable => (
+                "The spec asks for something that can't be changed any more.",
+                "Write the old value, or make another resource.",
+            ),
+            Reason::WouldLoseEvents => (
+                "The new limits would delete events at once; the stream stays as it is.",
+                "Widen the limit, or annotate the resource with `tidemill.dev/allow-loss: \"true\"`.",
+            ),
+            Reason::StreamLost => (
+                "A stream, log or bucket was there and is gone.",
+                "Restore NATS from a backup; or set `onLoss: Recreate` (EventStream), or delete and apply the resource to begin with an empty one.",
+            ),
+            Reason::StreamMissing => (
+                "The stream is observed, and isn't there yet.",
+                "It is waited for.",
+            ),
+            Reason::Refused => (
+                "NATS refuses the settings; the message holds its answer.",
+                "Change the spec, or the limits of the NATS account.",
+            ),
+            Reason::StreamUnusable => (
+                "An EventStream that the definition names isn't there, isn't open to this namespace, or can't be used so.",
+                "Apply the EventStream, or mend the field that the message names. It recovers by itself.",
+            ),
+            Reason::WorkersNotReady => (
+                "The objects are as they shall be, but not all workers are ready yet.",
+                "Wait. If it lasts: `kubectl describe deployment`, `kubectl logs`.",
+            ),
+            Reason::Unreadable => (
+                "The observed stream loses messages once they are acknowledged.",
+                "Observe a stream with retention `limits`.",
+            ),
+            Reason::ClusterIdTaken => (
+                "Another live cluster with the same cluster id uses this NATS account; nothing is written to NATS.",
+                "Give one of them another `clusterId`; or set `takeover` if the other one is gone.",
+            ),
+            Reason::ResumeHeld => (
+                "A Saga was applied anew, and its unfinished instances were left long ago.",
+                "Look at them, then annotate the Saga with `tidemill.dev/resume: \"true\"`.",
+            ),
+            Reason::Deleting => (
+                "The resource was deleted, and goes when its instances are finished or its data is gone.",
+                "Wait. The message says what is left, and there is a deadline.",
+            ),
         }
     }
 
@@ -114,6 +189,7 @@ impl Reason {
             | Reason::StreamUnusable
             | Reason::Unreadable
             | Reason::ClusterIdTaken
+            | Reason::ResumeHeld
             | Reason::Refused => Class::Stalled,
         }
     }

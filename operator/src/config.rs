@@ -27,6 +27,10 @@ pub struct Config {
     /// How long a resource that goes waits for its data to be deleted, in seconds; then the data stays and the resource goes.
     #[serde(default = "five_minutes")]
     pub deletion_deadline_seconds: u32,
+    /// How long, in seconds, nothing may have happened to the unfinished instances of a Saga that is applied anew; if it was longer,
+    /// it is held until a person lets it go on.
+    #[serde(default = "one_hour")]
+    pub resume_limit_seconds: u32,
     /// Which namespaces may use what.
     #[serde(default)]
     pub tenancy: Tenancy,
@@ -34,6 +38,10 @@ pub struct Config {
 
 fn main() -> String {
     "main".to_owned()
+}
+
+fn one_hour() -> u32 {
+    3_600
 }
 
 fn five_minutes() -> u32 {

@@ -34,6 +34,8 @@ pub struct Context<S, K> {
     pub workers: Arc<WorkerDefaults>,
     /// How long a resource that goes waits for its data to be deleted.
     pub deletion_deadline: Duration,
+    /// How long ago something must have happened to the instances of a Saga that is applied anew and goes on by itself.
+    pub resume_limit: Duration,
     /// Whose figures may be written when.
     pub pace: Pace,
     /// What is counted.
@@ -72,6 +74,7 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
             worker_connection: config.worker_connection(),
             workers: Arc::new(config.workers.clone()),
             deletion_deadline: Duration::from_secs(u64::from(config.deletion_deadline_seconds)),
+            resume_limit: Duration::from_secs(u64::from(config.resume_limit_seconds)),
             pace: Pace::default(),
             meters,
             claim,

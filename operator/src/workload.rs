@@ -6,6 +6,7 @@
 mod departure;
 pub mod image;
 mod objects;
+pub mod resume;
 
 use crate::conditions::{Class, Reason, Verdict, conditions};
 use crate::context::Context;
@@ -19,9 +20,11 @@ use crate::stream::{self, Known, Policy, Settled};
 use crate::worker;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
+use resume::RESUME;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_core::contract::{CONTRACT_VERSION, Closing, Contract, StreamBinding, Workload};
+use tidemill_core::figures::SagaFigures;
 use tidemill_core::names::ResourceId;
 use tidemill_crds::Problem;
 use tidemill_crds::common::{MadeStream, POSITION_MAX, WorkerStatus};
@@ -300,6 +303,12 @@ async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
             });
         }
     }
+    if let Some(verdict) = held(resource, &parts, main, closing, context).await? {
+        return Ok(Reached {
+            streams: made,
+            ..Reached::of(verdict)
+        });
+    }
     let mut workload = parts.workload.clone();
     if let Workload::Saga(saga) = &mut workload {
         saga.closing = closing;
@@ -318,6 +327,31 @@ async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
         streams: made,
         ..reached
     })
+}
+
+/// Whether its instances wait for a person: only a Saga that has had no workers yet, since it was applied.
+async fn held<S: JetStream, K: Kubernetes, R: Runs>(
+    resource: &R,
+    parts: &Parts<'_>,
+    log: &StreamPlan,
+    closing: Option<Closing>,
+    context: &Context<S, K>,
+) -> Result<Option<Verdict>, Error> {
+    let annotations = resource.meta().annotations.as_ref();
+    let permitted = annotations.is_some_and(|annotations| annotations.contains_key(RESUME));
+    let is_new = resource.recorded().worker.is_none();
+    if !matches!(parts.workload, Workload::Saga(_)) || !is_new || permitted || closing.is_some() {
+        return Ok(None);
+    }
+    let Some(log) = context.jetstream.stream(&log.name).await? else {
+        return Ok(None);
+    };
+    let counters = context.jetstream.counters(parts.resource).await?;
+    let figures = SagaFigures::sum(counters.iter().map(Vec::as_slice));
+    // By the clock of NATS: no other is needed.
+    let now = log.server_time.unwrap_or(log.last_stored_at);
+    let idle = Duration::from_millis(now.millis_since(log.last_stored_at));
+    Ok(resume::held(&figures, idle, context.resume_limit))
 }
 
 /// What the status knows of a stream.

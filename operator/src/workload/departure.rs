@@ -119,7 +119,7 @@ async fn close<S: JetStream, K: Kubernetes, R: Runs>(
         return Ok(None);
     }
     let left = format!(
-        "{} instances are running, {} are parked and wait for a person (`tidemill parked list`)",
+        "running: {}, parked: {} (those wait for a person: `tidemill parked list`)",
         figures.running, figures.parked
     );
     if is_overdue {

@@ -3,8 +3,9 @@
 use crate::workloads::{Worker, run_worker};
 use crate::world::{CAP, World};
 use futures::StreamExt;
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tidemill_crds::eventstream::EventStream;
 use tidemill_crds::saga::Saga;
@@ -118,7 +119,7 @@ async fn instances_are_compensated_before_their_saga_goes() {
         .unwrap();
     let said = world.expect::<Saga>("fulfilment", "Deleting").await;
     assert!(
-        said.contains("onDelete: Compensate") && said.contains("1 instances are running"),
+        said.contains("onDelete: Compensate") && said.contains("running: 1, parked: 0"),
         "{said}"
     );
     // What comes now isn't begun any more.
@@ -137,5 +138,52 @@ async fn instances_are_compensated_before_their_saga_goes() {
     world
         .counts(&[("compensated", 1), ("started", 2), ("running", 1)])
         .await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_were_left_long_ago_wait_for_a_person() {
+    let world = World::start().await;
+    let operator = world
+        .operator_with("a", json!({"resumeLimitSeconds": 1}))
+        .await;
+    let _participant = participant(world.nats.client(), "inventory.reserve");
+    world.apply::<EventStream>("orders", json!({})).await;
+    world.apply::<Saga>("fulfilment", fulfilment("Stop")).await;
+    world.expect::<Saga>("fulfilment", "WorkersNotReady").await;
+    let (_, worker) = world.next_worker("").await;
+    world.place("o-1").await;
+    world.counts(&[("running", 1)]).await;
+    drop(worker);
+    let sagas: Api<Saga> = world.api();
+    let gone = DeleteParams::default();
+    sagas.delete("fulfilment", &gone).await.unwrap();
+    let deployments: Api<Deployment> = world.api();
+    // As the garbage collector would.
+    deployments.delete(DEPLOYMENT, &gone).await.unwrap();
+    let old = within(CAP, async || {
+        let log = world
+            .nats
+            .stream_state("shop_fulfilment_log")
+            .await
+            .map_err(|error| error.to_string())?;
+        match log.server_time.unwrap().millis_since(log.last_stored_at) {
+            1_001.. => Ok(()),
+            young => Err(format!("{young} ms")),
+        }
+    });
+    old.await.unwrap();
+
+    world.apply::<Saga>("fulfilment", fulfilment("Stop")).await;
+    let said = world.expect::<Saga>("fulfilment", "ResumeHeld").await;
+    assert!(said.starts_with("unfinished instances: 1;"), "{said}");
+    assert!(deployments.get_opt(DEPLOYMENT).await.unwrap().is_none());
+    let resume = json!({"metadata": {"annotations": {"tidemill.dev/resume": "true"}}});
+    sagas
+        .patch("fulfilment", &PatchParams::default(), &Patch::Merge(resume))
+        .await
+        .unwrap();
+    world.expect::<Saga>("fulfilment", "WorkersNotReady").await;
+    deployments.get(DEPLOYMENT).await.unwrap();
     operator.stop().await;
 }

@@ -12,5 +12,6 @@ mod eventstreams;
 mod outages;
 mod policies;
 mod readiness;
+mod upgrades;
 mod workloads;
 mod world;

@@ -243,6 +243,19 @@ async fn data_goes_with_its_resource_only_if_the_spec_says_so() {
     world.delete::<EventStream>("orders").await;
     world.has_gone::<EventStream>("orders").await;
     world.is_gone("shop_orders").await;
+    // What was taken from it stays: it is another's now.
+    world
+        .apply::<EventStream>("sold", json!({"deletionPolicy": "Delete"}))
+        .await;
+    world.expect::<EventStream>("sold", "InForce").await;
+    let mut config = world.config("shop_sold").await.as_object().unwrap().clone();
+    config["metadata"]["tidemill.dev/cluster"] = json!("other");
+    provision::update(&world.nats, "shop_sold", &config)
+        .await
+        .unwrap();
+    world.delete::<EventStream>("sold").await;
+    world.has_gone::<EventStream>("sold").await;
+    world.nats.stream_state("shop_sold").await.unwrap();
     world.nats.stream_state("shop_kept").await.unwrap();
     world.delete::<Projection>("rows").await;
     world.has_gone::<Projection>("rows").await;

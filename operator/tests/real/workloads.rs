@@ -15,9 +15,9 @@ use tidemill_testbed::Process;
 use tidemill_testbed::binaries::worker;
 use tidemill_testbed::wait::within;
 
-const DEPLOYMENT: &str = "tidemill-projection-order-status";
+pub(crate) const DEPLOYMENT: &str = "tidemill-projection-order-status";
 
-fn order_status(column: &str) -> Value {
+pub(crate) fn order_status(column: &str) -> Value {
     json!({
         "from": [{"stream": {"name": "orders"}}],
         "key": "event.subject",
@@ -45,7 +45,7 @@ impl World {
     }
 
     /// Has a Projection looked at.
-    async fn touch(&self, name: &str) {
+    pub(crate) async fn touch(&self, name: &str) {
         let now = format!("{:?}", std::time::Instant::now());
         let patch = json!({"metadata": {"annotations": {"test/touched": now}}});
         self.api::<Projection>()

@@ -38,6 +38,7 @@ pub(crate) struct In {
 pub(crate) struct Operator {
     stop: CancellationToken,
     pub(crate) health: Health,
+    metrics: Metrics,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -114,6 +115,7 @@ impl World {
             config[setting] = value.clone();
         }
         let (stop, health) = (CancellationToken::new(), Health::new());
+        let metrics = Metrics::new();
         let runtime = Runtime {
             client,
             nats: Nats::connect(&connection, pod).await.unwrap(),
@@ -121,10 +123,15 @@ impl World {
             namespace: "default".to_owned(),
             pod: pod.to_owned(),
             health: health.clone(),
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
         };
         let task = tokio::spawn(runtime.run(stop.clone()));
-        Operator { stop, health, task }
+        Operator {
+            stop,
+            health,
+            metrics,
+            task,
+        }
     }
 
     /// A token with which EventStreams, Projections and Sagas can be read, and nothing else.
@@ -216,6 +223,11 @@ impl In {
 }
 
 impl Operator {
+    /// What its `/metrics` shows.
+    pub(crate) fn metrics(&self) -> String {
+        self.metrics.encode().unwrap()
+    }
+
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
