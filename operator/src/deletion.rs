@@ -107,9 +107,9 @@ pub enum Departure {
 pub fn judge(attempt: Result<Vec<String>, Error>, is_overdue: bool) -> Result<Departure, Error> {
     match attempt {
         Ok(deleted) => Ok(Departure::Done(deleted)),
-        Err(error @ Error::JetStream(_)) if is_overdue => Ok(Departure::GivenUp(error)),
-        Err(error @ Error::JetStream(_)) => Ok(Departure::Waiting(error)),
-        Err(error) => Err(error),
+        Err(error) if !error.is_of_nats() => Err(error),
+        Err(error) if is_overdue => Ok(Departure::GivenUp(error)),
+        Err(error) => Ok(Departure::Waiting(error)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What can go wrong in one reconcile, and when it is tried again.
 
 use std::time::Duration;
-use tidemill_nats::ApiError;
+use tidemill_nats::{ApiError, KvError};
 use tidemill_provision::starts::StartError;
 
 /// Why a reconcile didn't come to its end. What is wrong with the resource itself is a verdict, not an error.
@@ -14,6 +14,9 @@ pub enum Error {
     /// JetStream.
     #[error("JetStream: {0}")]
     JetStream(#[from] ApiError),
+    /// What workers have counted can't be read.
+    #[error("the workers' counters: {0}")]
+    Counters(Box<KvError>),
     /// Where a stream is begun can't be stored.
     #[error(transparent)]
     Start(Box<StartError>),
@@ -23,6 +26,12 @@ pub enum Error {
     /// Another operator has the lease.
     #[error("another operator leads")]
     Fenced,
+}
+
+impl From<KvError> for Error {
+    fn from(error: KvError) -> Error {
+        Error::Counters(Box::new(error))
+    }
 }
 
 impl From<StartError> for Error {
@@ -43,12 +52,24 @@ pub enum Class {
 }
 
 impl Error {
+    /// Whether NATS couldn't be asked, or mustn't be.
+    pub fn is_of_nats(&self) -> bool {
+        match self {
+            Error::JetStream(_)
+            | Error::Counters(_)
+            | Error::Start(_)
+            | Error::ClusterUnclaimed => true,
+            Error::Kubernetes(_) | Error::Fenced => false,
+        }
+    }
+
     /// Its class.
     pub fn class(&self) -> Class {
         match self {
             Error::Kubernetes(kube::Error::Api(status)) if status.code == 409 => Class::Conflict,
             Error::Kubernetes(_)
             | Error::JetStream(_)
+            | Error::Counters(_)
             | Error::Start(_)
             | Error::ClusterUnclaimed => Class::Transient,
             Error::Fenced => Class::Fenced,

@@ -9,7 +9,7 @@ use tidemill_core::names::{
 };
 use tidemill_nats::kv::subject_of;
 use tidemill_nats::provision::{self, Loss, Outcome, StreamPlan};
-use tidemill_nats::{ApiError, KvBucket, Nats, Publisher, StreamState};
+use tidemill_nats::{ApiError, KvBucket, KvError, Nats, Publisher, ReadError, StreamState};
 use tidemill_provision::starts::{self, StartError};
 
 /// The calls of JetStream that reconcilers make.
@@ -50,7 +50,7 @@ pub trait JetStream: Clone + Send + Sync + 'static {
     fn counters(
         &self,
         resource: &ResourceId,
-    ) -> impl Future<Output = Result<Vec<Vec<u8>>, ApiError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Vec<u8>>, KvError>> + Send;
 
     /// Makes a stream.
     fn create(
@@ -112,15 +112,16 @@ impl JetStream for Nats {
         starts::remember(self, contract).await
     }
 
-    async fn counters(&self, resource: &ResourceId) -> Result<Vec<Vec<u8>>, ApiError> {
+    async fn counters(&self, resource: &ResourceId) -> Result<Vec<Vec<u8>>, KvError> {
         let bucket = KvBucket::new(&Publisher::new(self, 1), COUNTERS_BUCKET);
         let entries = match bucket.entries(&resource.key_prefix()).await {
             Ok(entries) => entries,
-            Err(error) => {
-                // Figures are for people; that they can't be had stops nothing.
-                tracing::debug!(%resource, %error, "counters can't be read");
-                return Ok(Vec::new());
-            }
+            // Nobody has counted anything yet.
+            Err(KvError::Read {
+                source: ReadError::StreamMissing(_),
+                ..
+            }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
         };
         let partitions = entries
             .into_iter()

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub const PER_OBJECT: Duration = Duration::from_secs(10);
 /// Least time between two writes of any figures.
 pub const BETWEEN: Duration = Duration::from_millis(200);
+/// How long a turn lasts: less than `PER_OBJECT`, so that it can't be added to the next.
+const TURN_MAX: Duration = Duration::from_secs(5);
 
 /// An object whose figures are written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,14 +29,15 @@ pub struct Key {
 struct Queue {
     waiting: VecDeque<Key>,
     is_waiting: HashSet<Key>,
-    allowed: HashSet<Key>,
+    /// When each object that may write got its turn: one that finds nothing to write lets it pass.
+    allowed: HashMap<Key, Instant>,
     /// When each object had its turn; those of before `PER_OBJECT` are forgotten.
     turns: HashMap<Key, Instant>,
 }
 
 impl Queue {
     fn want(&mut self, key: Key) {
-        if !self.allowed.contains(&key) && self.is_waiting.insert(key.clone()) {
+        if self.is_waiting.insert(key.clone()) {
             self.waiting.push_back(key);
         }
     }
@@ -50,13 +53,16 @@ impl Queue {
         let key = self.waiting.remove(at)?;
         self.is_waiting.remove(&key);
         self.turns.insert(key.clone(), now);
-        self.allowed.insert(key.clone());
+        self.allowed
+            .retain(|_, turn| now.saturating_duration_since(*turn) < TURN_MAX);
+        self.allowed.insert(key.clone(), now);
         Some(key)
     }
 
     /// Takes the permission of an object, if it has it.
-    fn take(&mut self, key: &Key) -> bool {
-        self.allowed.remove(key)
+    fn take(&mut self, key: &Key, now: Instant) -> bool {
+        let turn = self.allowed.remove(key);
+        turn.is_some_and(|turn| now.saturating_duration_since(turn) < TURN_MAX)
     }
 }
 
@@ -80,9 +86,9 @@ impl Pace {
     }
 
     /// Whether the object's figures may be written now. If not, it gets its turn.
-    pub fn may_write(&self, key: Key) -> bool {
+    pub fn may_write(&self, key: Key, now: Instant) -> bool {
         self.with(|queue| {
-            let may = queue.take(&key);
+            let may = queue.take(&key, now);
             if !may {
                 queue.want(key);
             }
@@ -106,18 +112,34 @@ mod tests {
     #[test]
     fn an_object_waits_for_its_turn_and_writes_once() {
         let (pace, begin) = (Pace::default(), Instant::now());
-        assert!(!pace.may_write(key("a")), "it hasn't had its turn");
+        assert!(!pace.may_write(key("a"), begin), "it hasn't had its turn");
         pace.want(key("a"));
         assert_eq!(pace.next(begin), Some(key("a")));
         assert_eq!(pace.next(begin), None, "it waited once");
-        assert!(pace.may_write(key("a")));
-        assert!(!pace.may_write(key("a")));
+        assert!(pace.may_write(key("a"), begin));
+        assert!(!pace.may_write(key("a"), begin));
         let early = begin + PER_OBJECT - Duration::from_millis(1);
         assert_eq!(pace.next(early), None);
         // Others aren't held back by it.
         pace.want(key("b"));
         assert_eq!(pace.next(early), Some(key("b")));
         assert_eq!(pace.next(begin + PER_OBJECT), Some(key("a")));
+    }
+
+    #[test]
+    fn a_turn_that_was_not_needed_silences_nobody() {
+        let (pace, begin) = (Pace::default(), Instant::now());
+        pace.want(key("a"));
+        assert_eq!(pace.next(begin), Some(key("a")));
+        // There was nothing to write; there is now.
+        pace.want(key("a"));
+        let next = begin + PER_OBJECT;
+        assert_eq!(pace.next(next), Some(key("a")));
+        assert!(
+            !pace.may_write(key("a"), next + TURN_MAX),
+            "it let its turn pass"
+        );
+        assert_eq!(pace.next(next + PER_OBJECT), Some(key("a")));
     }
 
     #[test]
@@ -128,7 +150,9 @@ mod tests {
         for turn in 0..600 {
             let now = begin + BETWEEN * turn;
             (0..100).for_each(|name| pace.want(key(name.to_string())));
-            let next = pace.next(now).filter(|key| pace.may_write(key.clone()));
+            let next = pace
+                .next(now)
+                .filter(|key| pace.may_write(key.clone(), now));
             if let Some(key) = next {
                 written.entry(key).or_default().push(now - begin);
             }

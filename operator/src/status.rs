@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
+use std::time::Instant;
 
 /// A kind that has a status.
 pub trait Reports: Object {
@@ -51,7 +52,7 @@ pub async fn write<S: JetStream, K: Kubernetes, R: Reports>(
         return Ok(());
     }
     let only_figures = present.is_some_and(|present| only_differ_in(present, wanted, R::FIGURES));
-    if only_figures && !context.pace.may_write(object.key()) {
+    if only_figures && !context.pace.may_write(object.key(), Instant::now()) {
         return Ok(());
     }
     context.fence()?;

@@ -192,7 +192,11 @@ pub async fn reconcile<S: JetStream, K: Kubernetes, R: Runs>(
     };
     let (error, again) = (reached.error.take(), reached.verdict.look_again());
     let counters = match &plan {
-        Ok(plan) if error.is_none() => context.jetstream.counters(R::parts(plan).resource).await?,
+        Ok(plan) if error.is_none() => {
+            let counters = context.jetstream.counters(R::parts(plan).resource).await;
+            // Figures are for people; that they can't be had stops nothing here.
+            counters.unwrap_or_default()
+        }
         _ => Vec::new(),
     };
     settle_status(&*resource, plan.as_ref().ok(), reached, counters, &context).await?;

@@ -76,10 +76,11 @@ pub(super) async fn depart<S: JetStream, K: Kubernetes, R: Runs>(
     let owner = Mark::of(&context.installation.cluster, &id, "").to_string();
     let mut attempt = deletion::delete_streams(streams.clone(), &owner, context).await;
     if going && attempt.is_ok() {
-        context.fence_nats()?;
-        if let Err(error) = context.jetstream.forget(&id).await {
-            attempt = Err(error.into());
-        }
+        let forgotten = match context.fence_nats() {
+            Ok(()) => context.jetstream.forget(&id).await.map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        attempt = forgotten.and(attempt);
     }
     let departure = deletion::judge(attempt, is_overdue)?;
     if let Some(said) = deletion::said(&departure, &streams) {
@@ -108,30 +109,30 @@ async fn close<S: JetStream, K: Kubernetes, R: Runs>(
     if namespace.is_some_and(|namespace| namespace.is_going) {
         return Ok(None);
     }
-    let mut reached = reach(resource, plan, Some(closing), context).await?;
-    let counters = context.jetstream.counters(&id).await?;
-    let figures = SagaFigures::sum(counters.iter().map(Vec::as_slice));
-    let unfinished = figures.running + figures.parked;
-    let uid = resource.meta().uid.clone().unwrap_or_default();
-    let told = reached.verdict.reason == Reason::InForce;
-    let quiet = context.quiet_for(&uid, told && unfinished == 0, Instant::now());
-    if quiet >= QUIET {
-        return Ok(None);
-    }
-    let left = format!(
-        "running: {}, parked: {} (those wait for a person: `tidemill parked list`)",
-        figures.running, figures.parked
-    );
+    let counted = context.jetstream.counters(&id).await;
+    let left = left(counted.as_deref().unwrap_or_default());
     if is_overdue {
-        let note = format!(
-            "onDelete: {closing:?} wasn't finished in time: {left}; they are in the log and go on if the Saga is applied again"
-        );
+        let rest = match resource.deletes_data() {
+            true => "they go with the log (deletionPolicy: Delete)",
+            false => "they are in the log and go on if the Saga is applied again",
+        };
+        let note = format!("onDelete: {closing:?} wasn't finished in time: {left}; {rest}");
         let said = Said {
             warning: true,
             reason: "LeftUnfinished",
             note,
         };
         context.kubernetes.say(resource, said).await;
+        return Ok(None);
+    }
+    let mut reached = reach(resource, plan, Some(closing), context).await?;
+    let counters = counted?;
+    let figures = SagaFigures::sum(counters.iter().map(Vec::as_slice));
+    let is_finished = figures.running + figures.parked == 0;
+    let uid = resource.meta().uid.clone().unwrap_or_default();
+    let told = reached.verdict.reason == Reason::InForce;
+    let quiet = context.quiet_for(&uid, told && is_finished, Instant::now());
+    if quiet >= QUIET {
         return Ok(None);
     }
     let message = match told {
@@ -148,4 +149,13 @@ async fn close<S: JetStream, K: Kubernetes, R: Runs>(
         Some(error) => Err(error),
         None => Ok(Some(SOON)),
     }
+}
+
+/// How many instances are left, for people.
+fn left(counters: &[Vec<u8>]) -> String {
+    let figures = SagaFigures::sum(counters.iter().map(Vec::as_slice));
+    format!(
+        "running: {}, parked: {} (those wait for a person: `tidemill parked list`)",
+        figures.running, figures.parked
+    )
 }
