@@ -67,7 +67,8 @@ impl Installation {
         made
     }
 
-    /// Parked stream, and then the bucket of the rows, of a Projection: the first knows which bucket it was.
+    /// Parked stream and rows bucket of a Projection. The first pins the name of the second, so it is made last: a name that can't be
+    /// had can still be changed.
     pub fn projection(&self, plan: &ProjectionPlan, incarnation: &str) -> [StreamPlan; 2] {
         let mark = self.mark(&plan.resource, incarnation);
         let rows = StreamPlan::bucket(&plan.rows.name, mark.clone());
@@ -87,7 +88,7 @@ impl Installation {
         [parked, self.with_settings(rows, &plan.rows)]
     }
 
-    /// Parked stream, and then the input log, of a Saga: the first knows which log it was.
+    /// Parked stream and input log of a Saga, as those of a Projection.
     pub fn saga(&self, plan: &SagaPlan, incarnation: &str) -> [StreamPlan; 2] {
         let mark = self.mark(&plan.resource, incarnation);
         let log = StreamPlan::saga_log(&plan.resource, &self.subject_root, mark.clone());
