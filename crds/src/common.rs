@@ -193,7 +193,7 @@ pub struct WorkerStatus {
     /// Whether `spec.worker.image` named the image.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub image_is_own: bool,
-    /// The `tidemill rollout` that moved them last.
+    /// The annotation `tidemill.dev/rollout` that moved them last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub rollout: Option<String>,

@@ -100,8 +100,8 @@ pub struct SagaSpec {
     /// What becomes of the log when this resource is deleted: `Retain` or `Delete`. Default: `Retain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
-    /// When running workers move to a newer image: `Manual` (with `tidemill rollout`, or with a changed definition) or `Auto`.
-    /// Default: `Manual`.
+    /// When running workers move to a newer image: `Manual` (with a changed definition, or with another value of the annotation
+    /// `tidemill.dev/rollout`) or `Auto`. Default: `Manual`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_update: Option<WorkerUpdate>,
     /// What the worker pods run with. Default: the operator's configuration.

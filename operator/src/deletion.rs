@@ -127,7 +127,7 @@ pub fn said(departure: &Departure, streams: &[String]) -> Option<Said> {
             warning: true,
             reason: "LeftBehind",
             note: format!(
-                "{} could not be deleted in time and may still be in NATS ({error}): list and delete what is left with `tidemill orphans`",
+                "{} could not be deleted in time and may still be in NATS ({error}), with the mark of this resource in their metadata",
                 streams.join(", ")
             ),
         }),
