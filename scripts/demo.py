@@ -14,8 +14,8 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ORDERS = ROOT / "k8s/examples/orders"
+from orders import LOOK_SECONDS, ORDERS, ROOT, SAGA, Failed, Tidemill, check, read_totals, wait_until_done
+
 RUN = pathlib.Path(os.environ.get("TIDEMILL_DEMO_DIR", ROOT / ".tidemill/demo")).absolute()
 # In the manifests shipping is at its usual port; here it takes a free one.
 SHIPPING_USUAL = "127.0.0.1:7081"
@@ -24,12 +24,6 @@ START_SECONDS_MAX = 60
 # A thousand orders take seconds; this long only when something is stuck.
 RUN_SECONDS_MAX = 300
 STOP_SECONDS_MAX = 15
-LOOK_SECONDS = 0.25
-SAGA, PROJECTIONS = "order-fulfilment", ["order-status", "customer-orders"]
-
-
-class Failed(Exception):
-    """Told in one line; logs say the rest."""
 
 
 class Child:
@@ -82,38 +76,6 @@ class Child:
             child.stop()
 
 
-class Tidemill:
-    """The command, run where it finds `.tidemill/dev.json`."""
-
-    def __init__(self, programs):
-        self.program = programs / "tidemill"
-
-    def run(self, *args):
-        done = subprocess.run([self.program, *args], cwd=RUN, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise Failed(f"`tidemill {' '.join(map(str, args))}` failed: {said[-1] if said else done.returncode}")
-        return done.stdout
-
-    def json(self, *args):
-        return json.loads(self.run(*args, "-o", "json"))
-
-
-class Progress:
-    """One line that is written over on a terminal, a line now and then elsewhere."""
-
-    def __init__(self):
-        self.terminal = sys.stdout.isatty()
-        self.shown, self.at = None, 0.0
-
-    def show(self, text, last=False):
-        if self.terminal:
-            print(f"\r\x1b[K{text}", end="\n" if last else "", flush=True)
-        elif last or (text != self.shown and time.monotonic() - self.at > 2):
-            print(text, flush=True)
-            self.shown, self.at = text, time.monotonic()
-
-
 def say(text):
     print(f"demo: {text}", flush=True)
 
@@ -155,64 +117,6 @@ def start(tidemill, programs):
     return url
 
 
-def look(tidemill, published, expected):
-    """(a line for people, whether all is done)."""
-    saga = next(saga for saga in tidemill.json("saga", "list") if saga["name"] == SAGA)
-    projections = {one["name"]: one for one in tidemill.json("projection", "list") if one["name"] in PROJECTIONS}
-    ended = saga["completed"] + saga["compensated"] + saga["parked"]
-    text = (
-        f"sagas: {ended:,} of {expected:,} ended ({saga['completed']:,} completed, {saga['compensated']:,} compensated, "
-        f"{saga['parked']:,} parked, {saga['running']:,} running)"
-    )
-    # Every order that ended otherwise than parked has published how.
-    events = published + ended - saga["parked"]
-    text += f"; events in read models, of {events:,}: "
-    text += ", ".join(f"{name} {one['seen']:,}" for name, one in projections.items())
-    caught_up = [one["name"] for one in projections.values() if one["seen"] >= events and one["lag"] == 0]
-    if ended < expected or saga["running"] > 0 or len(caught_up) < len(PROJECTIONS):
-        return text, False
-    # The list of instances is written behind, so it may be a moment older than the figures.
-    instances = tidemill.json("saga", "list", SAGA)
-    listed = sum(one["state"] not in ("running", "compensating") for one in instances)
-    if listed < ended:
-        text += f"; {ended - listed:,} not listed as ended yet"
-    return text, listed >= ended
-
-
-def wait_until_done(tidemill, totals):
-    """Until every order's saga has ended and the read models have seen everything."""
-    # Free samples start no saga.
-    published, expected = len(totals), sum(total > 0 for total in totals)
-    progress, end = Progress(), time.monotonic() + RUN_SECONDS_MAX
-    while True:
-        text, done = look(tidemill, published, expected)
-        late = time.monotonic() > end
-        progress.show(text, last=done or late)
-        if done:
-            return
-        if late:
-            raise Failed(f"not done within {RUN_SECONDS_MAX} s")
-        time.sleep(LOOK_SECONDS)
-
-
-def check(tidemill):
-    """Writes down what came out and has it compared; the exit code of check.py."""
-    results = {
-        "sagas": tidemill.run("saga", "list", SAGA, "-o", "json"),
-        "stream": tidemill.run("event", "get", "orders", "-o", "json"),
-        "order-status": tidemill.run("query", "order-status", "-o", "json"),
-        "customer-orders": tidemill.run("query", "customer-orders", "-o", "json"),
-    }
-    command = [sys.executable, ORDERS / "check.py"]
-    for participant in ["inventory", "payments", "shipping"]:
-        command += [f"--{participant}-ledger", RUN / f"{participant}.jsonl"]
-    for name, text in results.items():
-        file = RUN / f"{name}.json"
-        file.write_text(text)
-        command += [f"--{name}", file]
-    return subprocess.run([str(part) for part in command]).returncode
-
-
 def keep(programs):
     here = os.path.relpath(RUN)
     print(f"""
@@ -229,18 +133,18 @@ Logs of the programs and ledgers of the participants are in {here}.""", flush=Tr
 
 
 def run(args, seconds):
-    tidemill = Tidemill(args.programs)
+    tidemill = Tidemill(args.programs, RUN)
     url = start(tidemill, args.programs)
     say(f"NATS and the workers run at {url}, the participants are ready")
     events = ORDERS / "events.jsonl"
-    totals = [json.loads(line)["data"]["total"] for line in events.read_text().splitlines()]
+    totals = read_totals(events)
     started = time.monotonic()
     tidemill.run("event", "publish", "orders", "--file", events)
     say(f"{len(totals):,} orders published")
-    wait_until_done(tidemill, totals)
+    wait_until_done(tidemill, totals, RUN_SECONDS_MAX)
     say(f"all done {time.monotonic() - started:.1f} s after the first order")
     print(flush=True)
-    code = check(tidemill)
+    code = check(tidemill, RUN)
     print()
     say(f"{'as it should be' if code == 0 else 'NOT as it should be'}; {seconds():.0f} s in all")
     if args.keep:

@@ -145,7 +145,6 @@ impl Candidate {
         let posted = PostParams::default();
         let written = match &present {
             None => self.leases.create(&posted, &wanted).await,
-            // With its resource version: only what was seen is replaced.
             Some(_) => self.leases.replace(&self.name, &posted, &wanted).await,
         };
         match written {
@@ -170,10 +169,11 @@ impl Candidate {
         let now = Some(MicroTime(Timestamp::now()));
         let changes = spec.lease_transitions.unwrap_or_default();
         Lease {
+            // Labels stay, and the resource version: only what was seen is replaced.
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
-                resource_version: present.and_then(|lease| lease.metadata.resource_version.clone()),
-                ..ObjectMeta::default()
+                managed_fields: None,
+                ..present.map_or_else(ObjectMeta::default, |lease| lease.metadata.clone())
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.me.clone()),

@@ -16,12 +16,46 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .image.repository }}:{{ .image.tag | default .chart.AppVersion }}
 {{- end }}
 
+{{- define "tidemill.nats.selector" -}}
+app.kubernetes.io/name: tidemill-nats
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "tidemill.nats.labels" -}}
+{{ include "tidemill.nats.selector" . }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- /* The configuration of the NATS server of this chart. */ -}}
+{{- define "tidemill.nats.config" -}}
+server_name: $POD_NAME
+port: 4222
+http_port: 8222
+jetstream {
+  store_dir: /data
+  max_file_store: {{ .Values.nats.storage.size }}
+  max_memory_store: {{ .Values.nats.storage.memory }}
+}
+{{- end }}
+
+{{- /* URLs of NATS servers, as JSON. */ -}}
+{{- define "tidemill.servers" -}}
+{{- if .Values.nats.enabled }}
+{{- if .Values.nats.servers }}{{ fail "nats.enabled and nats.servers exclude each other: leave out one of them" }}{{ end }}
+{{- list (printf "nats://%s-nats.%s.svc:4222" .Release.Name .Release.Namespace) | toJson }}
+{{- else }}
+{{- if not .Values.nats.servers }}{{ fail "no NATS: name yours in nats.servers, or have one installed with nats.enabled=true" }}{{ end }}
+{{- .Values.nats.servers | toJson }}
+{{- end }}
+{{- end }}
+
 {{- /* The operator's configuration, as it reads it. */ -}}
 {{- define "tidemill.config" -}}
 clusterId: {{ .Values.clusterId }}
 replicas: {{ .Values.nats.replicas }}
 nats:
-  servers: {{ .Values.nats.servers | toJson }}
+  servers: {{ include "tidemill.servers" . }}
   {{- with .Values.nats.credentialsSecret }}
   credentialsFile: /etc/tidemill/nats/nats.creds
   {{- end }}

@@ -1,12 +1,9 @@
 //! Names of services, for pods.
 
-use crate::control_plane::ControlPlane;
 use crate::image::Image;
 use crate::namespace::Entrance;
 use crate::node::NodeError;
 use crate::programs::{Programs, ProgramsError};
-use std::process::Stdio;
-use tokio::io::AsyncWriteExt;
 
 /// The address of the service, as `dns.yaml` has it.
 pub(crate) const ADDRESS: &str = "10.96.0.10";
@@ -21,25 +18,8 @@ pub(crate) fn image(programs: &Programs) -> Result<Image, ProgramsError> {
     Ok(image.entrypoint(["/coredns"]))
 }
 
-/// Applies the manifests.
-pub(crate) async fn install(plane: &ControlPlane) -> Result<(), NodeError> {
-    let mut kubectl = plane.kubectl()?;
-    kubectl
-        .args(["apply", "--server-side", "--filename", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let io = |source| NodeError::io("applying the manifests of coredns", source);
-    let mut child = kubectl.spawn().map_err(io)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin
-            .write_all(include_bytes!("dns.yaml"))
-            .await
-            .map_err(io)?;
-    }
-    let output = child.wait_with_output().await.map_err(io)?;
-    NodeError::of_output("kubectl apply", &output).map(|_| ())
-}
+/// What runs it.
+pub(crate) const MANIFESTS: &str = include_str!("dns.yaml");
 
 /// Whether the service answers, as a pod would ask it; else what it says.
 pub(crate) async fn answers(inside: &Entrance) -> Result<(), String> {

@@ -4,7 +4,7 @@
 //!   and no nodes: what is applied stays as it is, so a test plays those itself where it needs them. Runs for any user.
 //! * [`Node`]: all of Kubernetes with one node that runs pods, in namespaces of its own. Linux, root and some programs of the
 //!   distribution: a test asks [`why_no_node`] first, and [`skip`]s where it can't be.
-//! * [`Image`]: container images from a list of files.
+//! * [`Image`]: container images from a list of files; [`images`]: those of Tidemill.
 //!
 //! The programs of Kubernetes are built from source by `scripts/kubernetes.sh` (a Go module with pinned sums) into a cache folder.
 
@@ -14,11 +14,13 @@ mod control_plane;
 mod dns;
 mod identity;
 mod image;
+pub mod images;
 mod namespace;
 mod node;
 mod programs;
 mod relay;
 mod slot;
+mod volumes;
 
 pub use control_plane::{ControlPlane, ControlPlaneError};
 pub use image::{Image, ImageError};

@@ -9,14 +9,16 @@ use crate::namespace::Namespace;
 use crate::programs::{Programs, ProgramsError, why_no_node};
 use crate::relay::Relay;
 use crate::slot::Slot;
+use crate::volumes;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tidemill_testbed::Process;
 use tidemill_testbed::process::ProcessError;
 use tidemill_testbed::wait::within;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// Longest wait for the node, and then for its DNS: together 15 s on an idle machine.
@@ -103,6 +105,8 @@ impl NodeError {
 /// else. The API server listens inside; a relay, a thread of this process, carries connections from the same port of 127.0.0.1 to it, so
 /// one kubeconfig serves inside and outside, and the addresses inside are nobody's outside. [`Node::forward`] does that for any address.
 ///
+/// Claims of volumes that name no class get folders of this machine, a dozen in all.
+///
 /// Images come by [`Node::load`], since there is no registry: pods must say `imagePullPolicy: Never` or `IfNotPresent`.
 ///
 /// Several may run at once. What an owner leaves that was killed ends with it, but for files and empty cgroups; the next start clears them.
@@ -147,7 +151,9 @@ impl Node {
             namespace,
             slot,
         };
-        dns::install(&node.plane).await?;
+        node.apply(dns::MANIFESTS).await?;
+        let volumes = volumes::make(&node.slot.folder().join("lib"))?;
+        node.apply(&volumes).await?;
         node.ready().await?;
         Ok(node)
     }
@@ -206,6 +212,26 @@ impl Node {
     /// If it fails, with what it said.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String, NodeError> {
         NodeError::of_command(self.plane.kubectl()?.args(arguments)).await
+    }
+
+    /// Applies a manifest.
+    ///
+    /// # Errors
+    /// If it isn't taken, with what kubectl said.
+    pub async fn apply(&self, manifest: &str) -> Result<(), NodeError> {
+        let mut kubectl = self.plane.kubectl()?;
+        kubectl
+            .args(["apply", "--server-side", "--filename", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let io = |source| NodeError::io("applying a manifest", source);
+        let mut child = kubectl.spawn().map_err(io)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(manifest.as_bytes()).await.map_err(io)?;
+        }
+        let output = child.wait_with_output().await.map_err(io)?;
+        NodeError::of_output("kubectl apply", &output).map(|_| ())
     }
 
     /// What helm prints for these arguments.

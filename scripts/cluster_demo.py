@@ -1,0 +1,235 @@
+"""The order example on a Kubernetes cluster: charts, resources, participants, orders, the check of what came out, and teardown.
+
+    cluster_demo.py --programs target/release             all of it, on the cluster that KUBECONFIG names
+    cluster_demo.py --programs target/release up          installs the charts and the example
+    cluster_demo.py --programs target/release run         publishes the orders, waits, checks
+    cluster_demo.py --programs target/release down        takes everything away again
+
+Images are named as the charts have them; REGISTRY=registry.example.com/team goes before their names, TAG is their tag. Ends with the
+check's exit code. It works in the namespaces `tidemill` and `shop` and refuses to begin where they exist.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+from orders import ORDERS, PARTICIPANTS, ROOT, Failed, Progress, Tidemill, check, read_totals, wait_until_done
+
+RUN = pathlib.Path(os.environ.get("TIDEMILL_DEMO_DIR", ROOT / ".tidemill/cluster-demo")).absolute()
+RELEASE = SYSTEM = "tidemill"
+SHOP = "shop"
+KINDS = "eventstreams,projections,sagas"
+PLACED = "events.jsonl"
+
+# Images may have to be fetched first.
+READY_SECONDS_MAX = 300
+RUN_SECONDS_MAX = 600
+LOOK_SECONDS = 0.5
+
+
+def say(text):
+    print(f"cluster-demo: {text}", flush=True)
+
+
+def call(*command, text=None, fails=False):
+    """What a program prints. With `fails`: None if it doesn't end well."""
+    words = [str(word) for word in command]
+    # Not of this repository's folder: paths in it are given as a whole.
+    done = subprocess.run(words, input=text, stdin=None if text else subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode == 0:
+        return done.stdout
+    if fails:
+        return None
+    said = (done.stderr or done.stdout).strip().splitlines()
+    raise Failed(f"`{' '.join(words[:6])}` failed: {said[-1] if said else done.returncode}")
+
+
+def kubectl(*args, **more):
+    return call("kubectl", *args, **more)
+
+
+def until(what, look):
+    """Looks until there is nothing missing; `look` says what is."""
+    progress, end = Progress(), time.monotonic() + READY_SECONDS_MAX
+    while True:
+        missing = look()
+        if not missing:
+            return
+        progress.show(f"waiting for {what}: {missing}")
+        if time.monotonic() > end:
+            raise Failed(f"{what} not there within {READY_SECONDS_MAX} s: {missing}; `kubectl get pods -A` says more")
+        time.sleep(LOOK_SECONDS)
+
+
+def deployments_missing(namespace):
+    """Names of those whose pods aren't ready."""
+    listed = json.loads(kubectl("get", "deployments,statefulsets", "-n", namespace, "-o", "json"))["items"]
+    waiting = [
+        one["metadata"]["name"]
+        for one in listed
+        if one.get("status", {}).get("readyReplicas", 0) < one["spec"]["replicas"]
+        or one["status"].get("observedGeneration") != one["metadata"]["generation"]
+    ]
+    return ", ".join(waiting)
+
+
+def resources_missing():
+    """What those say that aren't Ready."""
+    listed = json.loads(kubectl("get", KINDS, "-n", SHOP, "-o", "json"))["items"]
+    waiting = []
+    for one in listed:
+        conditions = one.get("status", {}).get("conditions", [])
+        ready = next((condition for condition in conditions if condition["type"] == "Ready"), {})
+        if ready.get("status") != "True":
+            waiting.append(f"{one['kind']} {one['metadata']['name']}: {ready.get('message', 'not looked at yet')}")
+    return "; ".join(waiting)
+
+
+def listening_missing():
+    """Participants that haven't printed `ready`."""
+    def is_ready(name):
+        printed = kubectl("logs", "-n", SHOP, f"deployment/{name}", fails=True) or ""
+        return any(line.startswith("ready") for line in printed.splitlines())
+
+    return ", ".join(name for name in PARTICIPANTS if not is_ready(name))
+
+
+def chart_values():
+    """Where images are, as arguments of helm."""
+    registry, tag = os.environ.get("REGISTRY"), os.environ.get("TAG")
+    values = ["--set", "nats.enabled=true"]
+    for key, name in [("image", "tidemill-operator"), ("worker.image", "tidemill-worker")]:
+        if registry:
+            values += ["--set", f"{key}.repository={registry}/{name}"]
+        if tag:
+            values += ["--set-string", f"{key}.tag={tag}"]
+    return values
+
+
+def example(orders):
+    """The example's kustomization with the images and the stock of this run, as one manifest."""
+    folder = RUN / "example"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ["stock.json", "cards.json"]:
+        shutil.copy(orders / name, folder / name)
+    image = {"name": "tidemill-orders", "newTag": os.environ.get("TAG", "0.1.0")}
+    if os.environ.get("REGISTRY"):
+        image["newName"] = f"{os.environ['REGISTRY']}/tidemill-orders"
+    wanted = {
+        "resources": [os.path.relpath(ORDERS, folder.resolve())],
+        "images": [image],
+        "configMapGenerator": [{"name": "orders", "behavior": "merge", "files": ["stock.json", "cards.json"]}],
+    }
+    # JSON is YAML.
+    (folder / "kustomization.yaml").write_text(json.dumps(wanted))
+    return kubectl("kustomize", folder)
+
+
+def up(orders):
+    for namespace in [SYSTEM, SHOP]:
+        if kubectl("get", "namespace", namespace, fails=True) is not None:
+            raise Failed(f"namespace {namespace} exists already; `make cluster-demo-down` deletes what an earlier run left")
+    say("installing the charts")
+    call("helm", "upgrade", "--install", "tidemill-crds", ROOT / "helm/tidemill-crds")
+    call("helm", "install", RELEASE, ROOT / "helm/tidemill", "--namespace", SYSTEM, "--create-namespace", *chart_values())
+    until("NATS and the operator", lambda: deployments_missing(SYSTEM))
+    say("applying the example: a stream, two projections, a saga and three participants")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    shop = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHOP, "labels": labels}}
+    kubectl("apply", "-f", "-", text=json.dumps(shop))
+    kubectl("apply", "-n", SHOP, "-f", "-", text=example(orders))
+    until("pods", lambda: deployments_missing(SHOP))
+    until("resources", resources_missing)
+    until("participants", listening_missing)
+    say("everything is ready")
+
+
+class Forward:
+    """A port of 127.0.0.1 that leads to NATS."""
+
+    def __enter__(self):
+        command = ["kubectl", "port-forward", "-n", SYSTEM, "--address", "127.0.0.1", f"service/{RELEASE}-nats", ":4222"]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        line = self.process.stdout.readline()
+        found = re.search(r"127\.0\.0\.1:(\d+)", line)
+        if not found:
+            self.__exit__()
+            raise Failed(f"no way to NATS: kubectl port-forward said {line.strip()!r}")
+        return f"nats://127.0.0.1:{found[1]}"
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+
+def run(args):
+    orders = args.orders
+    with Forward() as url:
+        tidemill = Tidemill(args.programs, RUN, {"TIDEMILL_NATS": url, "TIDEMILL_NAMESPACE": SHOP})
+        totals = read_totals(orders / PLACED)
+        started = time.monotonic()
+        tidemill.run("event", "publish", "orders", "--file", orders / PLACED)
+        say(f"{len(totals):,} orders published")
+        wait_until_done(tidemill, totals, RUN_SECONDS_MAX)
+        say(f"all done {time.monotonic() - started:.1f} s after the first order")
+        for name in PARTICIPANTS:
+            ledger = kubectl("exec", "-n", SHOP, f"deployment/{name}", "--", "cat", f"/ledger/{name}.jsonl")
+            (RUN / f"{name}.jsonl").write_text(ledger)
+        print(flush=True)
+        code = check(tidemill, RUN, orders)
+    print(f"\n$ kubectl get {KINDS} --namespace {SHOP}")
+    print(kubectl("get", KINDS, "--namespace", SHOP), flush=True)
+    say("as it should be" if code == 0 else "NOT as it should be")
+    return code
+
+
+def down():
+    # The resources first: their operator ends their workers.
+    kubectl("delete", "namespace", SHOP, "--ignore-not-found", "--wait")
+    call("helm", "uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found", "--wait")
+    kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", "--wait")
+    call("helm", "uninstall", "tidemill-crds", "--ignore-not-found")
+    # Kept by the chart, so that nobody loses resources by accident. Here there are none left.
+    kubectl("delete", "crd", "--ignore-not-found", *[f"{kind}.tidemill.dev" for kind in KINDS.split(",")])
+    say("everything is taken away")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", type=pathlib.Path, help="folder of tidemill")
+    parser.add_argument("--orders", type=pathlib.Path, default=ORDERS, help="folder of events.jsonl, stock.json and cards.json")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="up, run, down; default all three")
+    args = parser.parse_args()
+    steps = args.steps or ["up", "run", "down"]
+    unknown = set(steps) - {"up", "run", "down"}
+    if unknown:
+        parser.error(f"no such step: {', '.join(unknown)}")
+    if "run" in steps and not args.programs:
+        parser.error("run needs --programs")
+    args.orders = args.orders.absolute()
+    args.programs = args.programs and args.programs.absolute()
+    # The address comes from the cluster.
+    for name in ["TIDEMILL_CREDS"]:
+        os.environ.pop(name, None)
+    RUN.mkdir(parents=True, exist_ok=True)
+    code = 0
+    try:
+        if "up" in steps:
+            up(args.orders)
+        if "run" in steps:
+            code = run(args)
+        if "down" in steps:
+            down()
+    except Failed as failed:
+        return f"cluster-demo: {failed}"
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
