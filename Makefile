@@ -2,7 +2,7 @@
 
 SHELL := bash
 
-.PHONY: help demo test tools kubernetes kubernetes-node cluster-up cluster-down lint generate bench-saga bench-projection bench-operator deny
+.PHONY: help demo test tools kubernetes kubernetes-node images cluster-up cluster-down cluster-demo cluster-demo-down lint generate bench-saga bench-projection bench-operator deny
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -22,18 +22,33 @@ kubernetes: tools ## builds a real Kubernetes for the tests, once
 kubernetes-node: tools ## the same with a node that runs pods (Linux, root), once
 	@scripts/kubernetes.sh node
 
-# Arguments: make cluster-up ARGS="image.tar", archives of images that it takes in.
-cluster-up: kubernetes-node ## a Kubernetes with one node on this machine, until `make cluster-down`
+images: tools ## writes Tidemill's images to .tools/images, without a container engine
+	@scripts/images.sh
+
+# Arguments: make cluster-up ARGS="image.tar", archives of further images that it takes in.
+cluster-up: kubernetes-node images ## a Kubernetes with one node on this machine, with Tidemill's images, until `make cluster-down`
 	@scripts/cluster.sh up $(ARGS)
 
 cluster-down: ## ends it
 	@scripts/cluster.sh down
 
+# On this machine, or with KUBECONFIG=FILE REGISTRY=NAME on a cluster that has Tidemill's images from that registry.
+ifdef KUBECONFIG
+cluster-demo: tools ## the order example on a cluster, with the check of what comes out (KEEP=1 leaves it running)
+	@scripts/cluster_demo.sh
+else
+cluster-demo: kubernetes-node images
+	@scripts/cluster_demo.sh
+endif
+
+cluster-demo-down: tools ## takes away what a cluster-demo left on the cluster that KUBECONFIG names
+	@scripts/cluster_demo.sh down
+
 lint: ## formatting and clippy, as CI checks them
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-generate: ## writes the generated files anew
+generate: kubernetes ## writes the generated files anew
 	@scripts/generate.sh
 
 deny: ## licences, sources and duplicates of what is linked in

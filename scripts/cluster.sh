@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A Kubernetes with one node on this machine, in a network of its own (testbed/cluster), for trying things out.
-#   scripts/cluster.sh up [IMAGE.tar...]   starts it, with these images taken in, and says how it is reached
+#   scripts/cluster.sh up [IMAGE.tar...]   starts it, with these images and those of .tools/images taken in, and says how it is reached
 #   scripts/cluster.sh down                ends it; nothing is left of it
 # Its process id, kubeconfig path and messages are in .tools/cluster.
 set -euo pipefail
@@ -30,7 +30,8 @@ up() {
     rm -rf $folder
     mkdir -p $folder
     # Of a session of its own: it stays when this terminal goes.
-    setsid "$target/debug/tidemill-cluster" "$@" >$folder/kubeconfig 2>$folder/messages </dev/null &
+    shopt -s nullglob
+    setsid "$target/debug/tidemill-cluster" .tools/images/*.tar "$@" >$folder/kubeconfig 2>$folder/messages </dev/null &
     echo $! >$folder/pid
     until [[ -s $folder/kubeconfig ]]; do
         runs || die "it can't be started: $(<$folder/messages)"

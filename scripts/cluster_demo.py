@@ -30,6 +30,7 @@ PLACED = "events.jsonl"
 # Images may have to be fetched first.
 READY_SECONDS_MAX = 300
 RUN_SECONDS_MAX = 600
+FORWARD_SECONDS_MAX = 30
 LOOK_SECONDS = 0.5
 
 
@@ -89,6 +90,16 @@ def resources_missing():
         if ready.get("status") != "True":
             waiting.append(f"{one['kind']} {one['metadata']['name']}: {ready.get('message', 'not looked at yet')}")
     return "; ".join(waiting)
+
+
+def figures_missing(ended, events):
+    """What the status of the resources doesn't count yet: it is written every few seconds."""
+    statuses = {one["kind"]: one["status"] for one in json.loads(kubectl("get", "eventstreams,sagas", "-n", SHOP, "-o", "json"))["items"]}
+    saga, stream = statuses["Saga"], statuses["EventStream"]
+    counted = sum(saga.get(name, 0) for name in ["completed", "compensated", "parked"])
+    if (counted, stream.get("messages")) == (ended, events):
+        return None
+    return f"{counted:,} of {ended:,} orders, {stream.get('messages', 0):,} of {events:,} events"
 
 
 def listening_missing():
@@ -155,13 +166,21 @@ class Forward:
 
     def __enter__(self):
         command = ["kubectl", "port-forward", "-n", SYSTEM, "--address", "127.0.0.1", f"service/{RELEASE}-nats", ":4222"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        line = self.process.stdout.readline()
-        found = re.search(r"127\.0\.0\.1:(\d+)", line)
-        if not found:
-            self.__exit__()
-            raise Failed(f"no way to NATS: kubectl port-forward said {line.strip()!r}")
-        return f"nats://127.0.0.1:{found[1]}"
+        log = RUN / "port-forward.log"
+        # In a file: it says something of every connection, and nobody would empty a pipe.
+        with open(log, "wb") as out:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        end = time.monotonic() + FORWARD_SECONDS_MAX
+        while True:
+            ended = self.process.poll() is not None
+            said = log.read_text()
+            found = re.search(r"127\.0\.0\.1:(\d+) ->", said)
+            if found:
+                return f"nats://127.0.0.1:{found[1]}"
+            if ended or time.monotonic() > end:
+                self.__exit__()
+                raise Failed(f"no way to NATS: kubectl port-forward said {said.strip()!r}")
+            time.sleep(0.02)
 
     def __exit__(self, *_):
         self.process.terminate()
@@ -183,7 +202,11 @@ def run(args):
             (RUN / f"{name}.jsonl").write_text(ledger)
         print(flush=True)
         code = check(tidemill, RUN, orders)
-    print(f"\n$ kubectl get {KINDS} --namespace {SHOP}")
+    ended = sum(total > 0 for total in totals)
+    events = len((RUN / "stream.json").read_text().splitlines())
+    print(flush=True)
+    until("figures in the resources' status", lambda: figures_missing(ended, events))
+    print(f"$ kubectl get {KINDS} --namespace {SHOP}")
     print(kubectl("get", KINDS, "--namespace", SHOP), flush=True)
     say("as it should be" if code == 0 else "NOT as it should be")
     return code

@@ -2,6 +2,7 @@
 
 use crate::world::World;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::Api;
 use kube::{Client, CustomResourceExt};
@@ -47,6 +48,9 @@ async fn what_the_charts_install_is_enough_for_the_operator() {
         refused.contains("nats") && refused.contains("servers"),
         "{refused}"
     );
+    let both = "install tidemill helm/tidemill --set nats.enabled=true --set nats.servers[0]=nats://nats:4222";
+    let refused = helm(both).await.unwrap_err();
+    assert!(refused.contains("exclude each other"), "{refused}");
     let install = format!(
         "install tidemill helm/tidemill --namespace tidemill --create-namespace --set nats.servers[0]={}",
         server.url()
@@ -113,6 +117,12 @@ async fn what_the_charts_install_is_enough_for_the_operator() {
     assert_eq!(said, "0 of 1 workers are ready");
     stop.cancel();
     operator.await.unwrap();
+
+    // It led by the chart's own lease, which Helm still takes for its own.
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "tidemill");
+    let lease = leases.get("tidemill-operator").await.unwrap();
+    assert!(lease.spec.unwrap().lease_transitions.is_some());
+    assert!(lease.metadata.labels.unwrap().contains_key("helm.sh/chart"));
 
     // The definitions, and with them everything that people applied, outlive the charts.
     let plane = &world.plane;

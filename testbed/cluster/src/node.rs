@@ -105,7 +105,7 @@ impl NodeError {
 /// else. The API server listens inside; a relay, a thread of this process, carries connections from the same port of 127.0.0.1 to it, so
 /// one kubeconfig serves inside and outside, and the addresses inside are nobody's outside. [`Node::forward`] does that for any address.
 ///
-/// Claims of volumes that name no class get folders of this machine, a dozen in all.
+/// Claims of volumes that name no class get folders of this machine, 32 in all.
 ///
 /// Images come by [`Node::load`], since there is no registry: pods must say `imagePullPolicy: Never` or `IfNotPresent`.
 ///

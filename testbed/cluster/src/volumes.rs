@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// As many claims as can be made; nobody makes more folders later.
-const VOLUMES: usize = 12;
+const VOLUMES: usize = 32;
 /// What they claim to hold. Nobody measures it.
 const SIZE: &str = "10Gi";
 

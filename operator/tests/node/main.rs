@@ -1,0 +1,10 @@
+//! Tidemill as users have it: charts, resources, pods of workers and participants, on a real node.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod orders;
+mod shop;
