@@ -137,3 +137,15 @@ async fn what_the_charts_install_is_enough_for_the_operator() {
     assert!(kept.is_ok(), "{kept:?}");
     world.api::<EventStream>().get("orders").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_rendered_for_people_without_helm_is_taken() {
+    let plane = ControlPlane::start().await.unwrap();
+    let kubectl = async |line: &str| run(plane.kubectl().unwrap(), line).await.unwrap();
+    kubectl("apply --server-side --filename k8s/install.yaml").await;
+    let there = kubectl("get --namespace tidemill -o name deployments,statefulsets").await;
+    assert_eq!(
+        there,
+        "deployment.apps/tidemill-operator\nstatefulset.apps/tidemill-nats\n"
+    );
+}
