@@ -30,15 +30,22 @@ impl Outside {
         Outside { url, nats }
     }
 
-    /// What `tidemill saga list` says of the example's saga.
-    async fn saga(&self) -> Result<Value, String> {
+    /// What the command says.
+    async fn tidemill(&self, line: &str) -> Result<Value, String> {
         let mut command = tokio::process::Command::new(tidemill().unwrap());
-        command.args(["saga", "list", "--namespace", "shop", "-o", "json"]);
-        let output = command.arg("--nats").arg(&self.url).output().await;
-        let output = output.unwrap();
+        command.args(line.split_whitespace());
+        command.args(["--namespace", "shop", "-o", "json", "--nats", &self.url]);
+        let output = command.output().await.unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let listed: Value = serde_json::from_str(&text).map_err(|_| format!("{output:?}"))?;
-        Ok(listed[0].clone())
+        match output.status.success() {
+            true => serde_json::from_str(&text).map_err(|_| format!("{output:?}")),
+            false => Err(format!("{output:?}")),
+        }
+    }
+
+    /// What it says of the example's saga.
+    async fn saga(&self) -> Result<Value, String> {
+        Ok(self.tidemill("saga list").await?[0].clone())
     }
 
     async fn messages(&self, stream: &str) -> Result<u64, String> {
@@ -119,6 +126,23 @@ async fn the_order_example_survives_what_happens_to_clusters() {
         restarts,
         expected.map(|(name, count)| (name.to_owned(), count))
     );
+
+    // Another definition: its rows are built beside the others, and whoever reads finds the one or the other.
+    let listed = outside.tidemill("query order-status --limit 1").await;
+    let key = listed.unwrap()[0]["key"].as_str().unwrap().to_owned();
+    let change = r#"[{"op": "add", "path": "/spec/handlers/0/set/channel", "value": "web"}]"#;
+    let patch = ["patch", "projection", "order-status", "-n", "shop"];
+    let patch = [patch.as_slice(), &["--type=json", "-p", change]].concat();
+    shop.node.kubectl(&patch).await.unwrap();
+    shop.until("rows of the other definition", async || {
+        let row = outside.tidemill(&format!("query order-status {key}")).await;
+        let row = row.unwrap_or_else(|gap| panic!("no row: {gap}"));
+        match row["channel"] == "web" {
+            true => Ok(()),
+            false => Err(row.to_string()),
+        }
+    })
+    .await;
 
     // What is left: the resources and the volume with the streams.
     let before = outside.saga().await.unwrap();
