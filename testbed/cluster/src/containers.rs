@@ -90,6 +90,9 @@ impl Containers {
 
     /// As [`Containers::load`], of an archive.
     pub(crate) async fn import(&self, archive: &Path) -> Result<(), NodeError> {
+        // It runs in another folder.
+        let archive = std::path::absolute(archive)
+            .map_err(|source| NodeError::io("finding an image's archive", source))?;
         let mut command = self.ctr();
         command.args(["images", "import"]).arg(archive);
         NodeError::of_command(&mut command).await.map(|_| ())
