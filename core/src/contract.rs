@@ -160,7 +160,7 @@ pub struct Connection {
     /// JetStream API prefix, for imported JetStream; not together with a domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jetstream_api_prefix: Option<String>,
-    /// Prefix of inboxes; absent = `_INBOX`.
+    /// Prefix of inboxes; absent = for workers that of their resource ([`ResourceId::inbox_prefix`]), for everybody else `_INBOX`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbox_prefix: Option<String>,
     /// Root of Tidemill's own subjects.
@@ -267,6 +267,15 @@ impl Contract {
     pub fn to_json(&self) -> String {
         // Strings, numbers and maps with string keys always serialise.
         serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// How the workers of this contract connect: with inboxes of their own, which nobody else needs to be allowed to hear.
+    #[must_use]
+    pub fn worker_connection(&self) -> Connection {
+        let mut connection = self.connection.clone();
+        let own = || self.resource.inbox_prefix(&self.connection.subject_root);
+        connection.inbox_prefix.get_or_insert_with(own);
+        connection
     }
 
     /// Where a stream of the definition is.

@@ -151,6 +151,15 @@ impl ResourceId {
         )
     }
 
+    /// `_tm.inbox.<ns>.<kind>.<name>`: prefix of the inboxes of this resource's workers, unless the connection names another. Who may
+    /// subscribe to all of `_INBOX.>` hears what every other client is answered.
+    pub fn inbox_prefix(&self, root: &str) -> String {
+        format!(
+            "{root}.inbox.{}.{}.{}",
+            self.namespace, self.kind, self.name
+        )
+    }
+
     /// `<ns>.<kind>.<name>`: prefix of this resource's keys in the shared KV buckets.
     pub fn key_prefix(&self) -> String {
         format!("{}.{}.{}", self.namespace, self.kind, self.name)

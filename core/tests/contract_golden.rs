@@ -47,6 +47,11 @@ fn a_contract_without_what_has_a_default_is_read() {
     }
     let contract = Contract::parse(short.to_string().as_bytes()).unwrap();
     assert_eq!(contract.connection.subject_root, "_tm");
+    let inbox = contract.worker_connection().inbox_prefix;
+    assert_eq!(inbox.as_deref(), Some("_tm.inbox.shop.saga.fulfilment"));
+    let given = Contract::parse(SAGA.as_bytes()).unwrap();
+    let inbox = given.worker_connection().inbox_prefix;
+    assert_eq!(inbox.as_deref(), Some("_INBOX_shop"));
     let Workload::Saga(workload) = contract.workload else {
         panic!("a saga");
     };

@@ -30,9 +30,10 @@ pub enum ApiError {
     /// The connection may not do this.
     #[error("no permission to publish to {0}: see `tidemill permissions`")]
     Denied(String),
-    /// Nobody answers calls of JetStream.
+    /// Nobody answers calls of JetStream; to direct reads, or nobody has the stream.
     #[error(
-        "nobody answers {0}: JetStream is off for this account, or its domain or prefix is wrong"
+        "nobody answers {0}: {what}JetStream is off for this account, or its domain or prefix is wrong",
+        what = if .0.starts_with("DIRECT.") { "the stream or bucket isn't there, or " } else { "" }
     )]
     NoJetStream(String),
     /// No answer in time; the call may have been carried out.
@@ -103,6 +104,23 @@ pub struct StreamState {
 }
 
 impl StreamState {
+    /// Of a stream that wasn't looked at.
+    pub(crate) fn unknown(name: &str) -> Self {
+        StreamState {
+            name: name.to_owned(),
+            incarnation: String::new(),
+            created: Timestamp::default(),
+            first: 0,
+            last: 0,
+            messages: 0,
+            bytes: 0,
+            subjects_count: 0,
+            last_stored_at: Timestamp::default(),
+            server_time: None,
+            config: Value::Null,
+        }
+    }
+
     /// The subjects it takes.
     pub fn subjects(&self) -> Vec<String> {
         let subjects = self.config.get("subjects").and_then(Value::as_array);
@@ -306,11 +324,7 @@ impl Nats {
         stream: &str,
         subject: &str,
     ) -> Result<Option<StoredMessage>, ApiError> {
-        // The subject stands in the call's subject, so that permissions can be given by it.
-        match self
-            .direct(format!("DIRECT.GET.{stream}.{subject}"), Bytes::new())
-            .await
-        {
+        match self.last_by_direct(stream, subject).await {
             // Either the stream is missing or it doesn't allow direct reads: only the API knows.
             Err(ApiError::NoJetStream(_)) => {
                 self.get_by_api(stream, &json!({ "last_by_subj": subject }))
@@ -318,6 +332,17 @@ impl Nats {
             }
             done => done,
         }
+    }
+
+    /// As [`Nats::last_for_subject`], of a stream that allows direct reads: the subject stands in the call's subject, so that permissions
+    /// can be given by it. A stream that isn't there is [`ApiError::NoJetStream`].
+    pub(crate) async fn last_by_direct(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        self.direct(format!("DIRECT.GET.{stream}.{subject}"), Bytes::new())
+            .await
     }
 
     /// As [`Nats::last_for_subject`], answered by the stream's leader: never one that is behind.

@@ -5,11 +5,11 @@ use crate::api::ApiError;
 use crate::connection::Nats;
 use crate::message::StoredMessage;
 use crate::publish::{PendingAck, Publish, PublishError, Publisher};
-use crate::reader::{ReadError, ReadFrom, Reader};
+use crate::reader::{ReadError, ReadFrom, Reader, Waits};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures::StreamExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tidemill_core::timestamp::Timestamp;
 
 /// Header of delete markers.
@@ -98,6 +98,8 @@ pub struct KvBucket {
     stream: String,
     /// `$KV.<bucket>.`
     prefix: String,
+    /// Every call names the key or the prefix that it is about.
+    shared: bool,
 }
 
 impl KvBucket {
@@ -108,6 +110,16 @@ impl KvBucket {
             bucket: bucket.to_owned(),
             stream: stream_of(bucket),
             prefix: subject_of(bucket, ""),
+            shared: false,
+        }
+    }
+
+    /// A bucket in which others have keys as well: no call of this one is about more than the key or the prefix that it is given, so
+    /// that a connection needs no right on theirs. The bucket must allow direct reads.
+    pub fn shared(publisher: &Publisher, bucket: &str) -> Self {
+        KvBucket {
+            shared: true,
+            ..Self::new(publisher, bucket)
         }
     }
 
@@ -136,14 +148,14 @@ impl KvBucket {
     /// [`KvError::Get`]
     pub async fn get(&self, key: &str) -> Result<Option<KvEntry>, KvError> {
         let subject = format!("{}{key}", self.prefix);
-        let message = self
-            .nats()
-            .last_for_subject(&self.stream, &subject)
-            .await
-            .map_err(|source| KvError::Get {
-                bucket: self.bucket.clone(),
-                source,
-            })?;
+        let message = match self.shared {
+            true => self.nats().last_by_direct(&self.stream, &subject).await,
+            false => self.nats().last_for_subject(&self.stream, &subject).await,
+        };
+        let message = message.map_err(|source| KvError::Get {
+            bucket: self.bucket.clone(),
+            source,
+        })?;
         Ok(message.and_then(|message| self.entry(message)))
     }
 
@@ -286,14 +298,7 @@ impl KvBucket {
     /// # Errors
     /// [`KvError::Read`]
     pub async fn read(&self, prefix: &str) -> Result<KvReader, KvError> {
-        let reader = Reader::open_to_end(
-            self.nats(),
-            &self.stream,
-            vec![self.filter(prefix)],
-            ReadFrom::First,
-        )
-        .await;
-        self.reader(reader)
+        self.open(prefix, Waits::Never).await
     }
 
     /// As [`KvBucket::read`], but goes on with what is written from then on. [`KvReader::pending`] tells when what was there is through.
@@ -301,17 +306,17 @@ impl KvBucket {
     /// # Errors
     /// [`KvError::Read`]
     pub async fn watch(&self, prefix: &str) -> Result<KvReader, KvError> {
-        let reader = Reader::open(
-            self.nats(),
-            &self.stream,
-            vec![self.filter(prefix)],
-            ReadFrom::First,
-        )
-        .await;
-        self.reader(reader)
+        self.open(prefix, Waits::AtTheEnd).await
     }
 
-    fn reader(&self, reader: Result<Reader, ReadError>) -> Result<KvReader, KvError> {
+    async fn open(&self, prefix: &str, waits: Waits) -> Result<KvReader, KvError> {
+        let (nats, stream, filter) = (self.nats(), &self.stream, self.filter(prefix));
+        let from = ReadFrom::First;
+        let reader = match (self.shared, waits) {
+            (true, waits) => Reader::open_within(nats, stream, filter, from, waits).await,
+            (false, Waits::AtTheEnd) => Reader::open(nats, stream, vec![filter], from).await,
+            (false, Waits::Never) => Reader::open_to_end(nats, stream, vec![filter], from).await,
+        };
         let reader = reader.map_err(|source| KvError::Read {
             bucket: self.bucket.clone(),
             source,
@@ -320,6 +325,7 @@ impl KvBucket {
             bucket: self.clone(),
             reader,
             batch: Vec::new(),
+            again: (self.shared && waits == Waits::AtTheEnd).then(Again::default),
         })
     }
 
@@ -361,6 +367,8 @@ pub struct KvReader {
     bucket: KvBucket,
     reader: Reader,
     batch: Vec<StoredMessage>,
+    /// Of shared buckets: what is read again after a break.
+    again: Option<Again>,
 }
 
 impl KvReader {
@@ -373,26 +381,98 @@ impl KvReader {
         max: usize,
         into: &mut Vec<KvEntry>,
     ) -> Result<usize, KvError> {
-        let read = self.reader.next_batch(max, &mut self.batch).await;
-        // Also after an error: what came before it is in order.
         let before = into.len();
-        into.extend(
-            self.batch
-                .drain(..)
-                .filter_map(|message| self.bucket.entry(message)),
-        );
-        match read {
-            Ok(_) => Ok(into.len() - before),
-            Err(source) => Err(KvError::Read {
+        loop {
+            let read = self.reader.next_batch(max, &mut self.batch).await;
+            // Also after an error: what came before it is in order.
+            let entries = self.batch.drain(..);
+            let entries = entries.filter_map(|message| self.bucket.entry(message));
+            let kept = match &mut self.again {
+                None => {
+                    into.extend(entries);
+                    Ok(())
+                }
+                Some(again) => again.take(&self.reader, entries, into),
+            };
+            let lost = |reason| ReadError::Lost {
+                stream: self.bucket.stream.clone(),
+                reason,
+            };
+            let read = read.and_then(|read| kept.map(|()| read).map_err(lost));
+            let read = read.map_err(|source| KvError::Read {
                 bucket: self.bucket.bucket.clone(),
                 source,
-            }),
+            })?;
+            // If all of it was known, whoever waits goes on waiting.
+            if read == 0 || into.len() > before || self.again.is_none() {
+                return Ok(into.len() - before);
+            }
         }
     }
 
     /// Entries behind the last one handed out.
     pub fn pending(&self) -> u64 {
         self.reader.pending()
+    }
+}
+
+/// What was handed out of a shared bucket. After a break its entries are read again: those that are known are left out, and a known one
+/// that isn't there any more shows that the bucket was set back.
+#[derive(Debug, Default)]
+struct Again {
+    session: u64,
+    /// Revision and time of the last entry of each key, and whether it is there to stay.
+    known: BTreeMap<String, (u64, Timestamp, bool)>,
+    /// What has not come again yet in this session; nothing once all has been read.
+    missing: Option<BTreeSet<String>>,
+}
+
+impl Again {
+    /// Hands out the entries of one session that are new.
+    ///
+    /// # Errors
+    /// What shows that the bucket was set back.
+    fn take(
+        &mut self,
+        reader: &Reader,
+        entries: impl Iterator<Item = KvEntry>,
+        into: &mut Vec<KvEntry>,
+    ) -> Result<(), String> {
+        if self.session != reader.sessions() {
+            self.session = reader.sessions();
+            let lasting = self.known.iter().filter(|(_, (.., stays))| *stays);
+            self.missing = Some(lasting.map(|(key, _)| key.clone()).collect());
+        }
+        for entry in entries {
+            let KvEntry {
+                key,
+                revision,
+                stored_at,
+                ..
+            } = &entry;
+            if let Some(missing) = &mut self.missing {
+                missing.remove(key);
+            }
+            match self.known.get(key) {
+                Some((known, at, _)) if (known, at) == (revision, stored_at) => continue,
+                Some((known, ..)) if known >= revision => {
+                    return Err(format!("{key} was at {known} and is at {revision}"));
+                }
+                _ => {}
+            }
+            let expires = |headers: &HeaderMap| headers.get("Nats-TTL").is_some();
+            let stays = !entry.deleted && !entry.headers.as_ref().is_some_and(expires);
+            self.known
+                .insert(key.clone(), (*revision, *stored_at, stays));
+            into.push(entry);
+        }
+        match self.missing.take_if(|_| reader.pending() == 0) {
+            Some(missing) => match missing.first() {
+                Some(key) => Err(format!("{key} is gone")),
+                None => Ok(()),
+            },
+            None => Ok(()),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub use connection::{ConnectError, ConnectionStatus, Nats};
 pub use kv::{Guard, KvBucket, KvEntry, KvError, KvReader, KvWrite};
 pub use message::{StoredMessage, header_map};
 pub use publish::{Acked, PendingAck, Publish, PublishError, Publisher};
-pub use reader::{ReadError, ReadFrom, Reader};
+pub use reader::{ReadError, ReadFrom, Reader, Waits};
 pub use subscription::Subscription;
 
 pub use async_nats::HeaderMap;

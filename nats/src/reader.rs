@@ -9,6 +9,9 @@
 //! Requests (pull) instead of deliveries at the server's will (push): measured on the same machine both read more than
 //! 300,000 messages a second, but what a push consumer may send ahead grows to 32 MiB for each reader, without a setting for it.
 //!
+//! [`Reader::open_within`] asks only for what its filter names, so that a connection needs no right on the rest of the stream; it can't
+//! compare the stream with what it was, and begins at its start again after a break.
+//!
 //! What it can't know: messages that the stream's limits removed before they were read. [`Reader::trimmed`] tells when
 //! the stream's beginning had moved past the position at the start of a session.
 
@@ -39,6 +42,8 @@ pub enum ReadFrom {
     Time(Timestamp),
     /// At the first message stored after the reader was opened.
     New,
+    /// At the stream's last message; within a filter ([`Reader::open_within`]), at the last one of that.
+    Last,
 }
 
 /// Why reading ended. Nothing was skipped: a new reader may begin after the last message that was handed out.
@@ -77,6 +82,15 @@ pub struct Trimmed {
     pub first: u64,
 }
 
+/// Whether a reader waits for what is stored after it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// It waits at the end of the stream.
+    AtTheEnd,
+    /// It ends there.
+    Never,
+}
+
 /// Reads one stream in order. See the module.
 pub struct Reader {
     source: Source,
@@ -103,6 +117,16 @@ struct Source {
     stream: String,
     filters: Vec<String>,
     mode: Mode,
+    reach: Reach,
+}
+
+/// What a reader may ask of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Anything.
+    Stream,
+    /// What its one filter names.
+    Filter,
 }
 
 impl Reader {
@@ -118,7 +142,7 @@ impl Reader {
         filters: Vec<String>,
         from: ReadFrom,
     ) -> Result<Reader, ReadError> {
-        Self::open_in(nats, stream, filters, from, Mode::Follow).await
+        Self::open_in(nats, stream, filters, from, Mode::Follow, Reach::Stream).await
     }
 
     /// Opens a stream for reading what is there now: [`Reader::next_batch`] gives 0 at its end.
@@ -131,7 +155,27 @@ impl Reader {
         filters: Vec<String>,
         from: ReadFrom,
     ) -> Result<Reader, ReadError> {
-        Self::open_in(nats, stream, filters, from, Mode::ToEnd).await
+        Self::open_in(nats, stream, filters, from, Mode::ToEnd, Reach::Stream).await
+    }
+
+    /// As [`Reader::open`] with one filter, or as [`Reader::open_to_end`], but with no call that isn't about this filter only: permissions
+    /// can be given by it. After whatever breaks it, it begins at `from` again: messages come again ([`Reader::sessions`] tells), and
+    /// a stream that was set back shows in nothing else. A message that the client can't take is not read around.
+    ///
+    /// # Errors
+    /// [`ReadError`], never [`ReadError::Lost`].
+    pub async fn open_within(
+        nats: &Nats,
+        stream: &str,
+        filter: String,
+        from: ReadFrom,
+        waits: Waits,
+    ) -> Result<Reader, ReadError> {
+        let mode = match waits {
+            Waits::AtTheEnd => Mode::Follow,
+            Waits::Never => Mode::ToEnd,
+        };
+        Self::open_in(nats, stream, vec![filter], from, mode, Reach::Filter).await
     }
 
     async fn open_in(
@@ -140,12 +184,14 @@ impl Reader {
         filters: Vec<String>,
         from: ReadFrom,
         mode: Mode,
+        reach: Reach,
     ) -> Result<Reader, ReadError> {
         let source = Source {
             nats: nats.clone(),
             stream: stream.to_owned(),
             filters,
             mode,
+            reach,
         };
         let opened = open(source.clone(), from, None, None).await?;
         let mut reader = Reader {
@@ -165,7 +211,7 @@ impl Reader {
         Ok(reader)
     }
 
-    /// The stream as it was when the present session began.
+    /// The stream as it was when the present session began; of a reader within a filter nothing is known.
     pub fn state(&self) -> &StreamState {
         &self.state
     }
@@ -179,7 +225,7 @@ impl Reader {
     pub fn position(&self) -> u64 {
         match (self.position, self.from) {
             (Some((sequence, _)), _) | (None, ReadFrom::After(sequence)) => sequence,
-            (None, ReadFrom::First | ReadFrom::Time(_) | ReadFrom::New) => 0,
+            (None, ReadFrom::First | ReadFrom::Time(_) | ReadFrom::New | ReadFrom::Last) => 0,
         }
     }
 
@@ -264,6 +310,9 @@ impl Reader {
     async fn resume(&mut self) -> Result<(), ReadError> {
         if self.session.is_some() {
             return Ok(());
+        }
+        if self.source.reach == Reach::Filter {
+            self.position = None;
         }
         let opening = self.opening.get_or_insert_with(|| {
             let known = Some(self.state.incarnation.clone());

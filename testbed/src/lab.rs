@@ -3,10 +3,11 @@
 
 use crate::binaries;
 use crate::process::{Process, ProcessBuilder};
-use crate::{NatsServer, eventually};
+use crate::{NatsServer, User, eventually};
 use anyhow::{Context, Result, anyhow};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tidemill_core::contract::{
     CONTRACT_VERSION, Connection, Contract, ProjectionWorkload, SagaWorkload, StreamBinding,
@@ -19,8 +20,10 @@ use tidemill_core::definition::{
 use tidemill_core::names::{COUNTERS_BUCKET, Kind, ResourceId, SUMMARIES_BUCKET};
 use tidemill_core::status::{InstanceSummary, SagaCounters, TriggerCounters};
 use tidemill_nats::provision::{Mark, StreamPlan, ensure};
-use tidemill_nats::{KvBucket, Nats, Publisher, ReadFrom, Reader, StoredMessage};
+use tidemill_nats::{KvBucket, Nats, Publisher, ReadFrom, Reader, StoredMessage, permissions};
 
+/// What the names of workers' users begin with.
+const WORKER: &str = "worker";
 /// Longest wait for an answer before it is asked for again.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
@@ -33,6 +36,25 @@ pub struct Lab {
     /// What workers are given.
     pub contract: Contract,
     folder: tempfile::TempDir,
+    /// Permissions of the users that workers were started as, in the server's syntax.
+    users: Mutex<Vec<String>>,
+    /// What workers may be refused.
+    refusable: Vec<String>,
+}
+
+/// No worker of any test asks for more than `tidemill permissions` lists.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let mut refused = self.server.refused();
+        refused.retain(|line| {
+            let may_be = |subject: &String| line.contains(&format!("Subject {subject:?}"));
+            line.contains(&format!("user:{WORKER}")) && !self.refusable.iter().any(may_be)
+        });
+        assert!(refused.is_empty(), "workers were refused: {refused:#?}");
+    }
 }
 
 impl Lab {
@@ -69,6 +91,13 @@ impl Lab {
         if let Workload::Saga(workload) = &mut self.contract.workload {
             workload.summaries = false;
         }
+        self
+    }
+
+    /// The same, in which workers may be refused a subject: the test is about that.
+    #[must_use]
+    pub fn refusing(mut self, subject: &str) -> Lab {
+        self.refusable.push(subject.to_owned());
         self
     }
 
@@ -114,6 +143,8 @@ impl Lab {
             nats,
             contract,
             folder: tempfile::tempdir()?,
+            users: Mutex::default(),
+            refusable: Vec::new(),
         };
         lab.provision().await?;
         Ok(lab)
@@ -146,7 +177,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts a worker as a process.
+    /// Starts a worker as a process, as a user with the permissions that it needs and no others.
     ///
     /// # Errors
     /// If it can't be built or started.
@@ -165,7 +196,9 @@ impl Lab {
         change: impl FnOnce(ProcessBuilder) -> ProcessBuilder,
     ) -> Result<Process> {
         let file: PathBuf = self.folder.path().join(format!("contract-{pod}.json"));
-        std::fs::write(&file, contract.to_json())?;
+        let mut told = contract.clone();
+        told.connection.servers = vec![self.server.url_for(&self.user(contract)?)];
+        std::fs::write(&file, told.to_json())?;
         let address = self.address_file(pod);
         if address.exists() {
             std::fs::remove_file(&address)?;
@@ -179,6 +212,22 @@ impl Lab {
             .env("TIDEMILL_LOG_FORMAT", "text")
             .name(format!("worker {pod}"));
         Ok(change(builder).spawn()?)
+    }
+
+    /// A user with the permissions that the workers of a contract need, and no others.
+    fn user(&self, contract: &Contract) -> Result<String> {
+        let permissions = permissions::worker(contract).to_string();
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = users.iter().position(|known| *known == permissions);
+        let name = |number: usize| format!("{WORKER}-{number}");
+        if let Some(number) = known {
+            return Ok(name(number));
+        }
+        let name = name(users.len());
+        let user = User::new(&name).permissions(&permissions);
+        self.server.add_user(user)?;
+        users.push(permissions);
+        Ok(name)
     }
 
     fn address_file(&self, pod: &str) -> PathBuf {

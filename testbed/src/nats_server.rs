@@ -7,6 +7,7 @@ mod binary;
 mod config;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
@@ -91,6 +92,10 @@ pub struct NatsServer {
     folder: TempDir,
     store: PathBuf,
     process: Option<Process>,
+    /// Users that came after its start.
+    added: Mutex<Vec<User>>,
+    /// What it refused before its last start.
+    refused: Vec<String>,
 }
 
 impl NatsServer {
@@ -148,18 +153,13 @@ impl NatsServer {
             folder,
             store,
             process: None,
+            added: Mutex::default(),
+            refused: Vec::new(),
         })
     }
 
     async fn launch(&mut self) -> Result<()> {
-        let file = self.folder.path().join("nats.conf");
-        let text = self
-            .settings
-            .render(self.port.number(), self.monitor.number(), &self.store);
-        std::fs::write(&file, text).map_err(|source| NatsServerError::Io {
-            what: "writing its configuration",
-            source,
-        })?;
+        let file = self.configure()?;
         let mut program = Process::builder(&self.binary)
             .name("nats-server")
             .arg("-c")
@@ -184,6 +184,41 @@ impl NatsServer {
                 seen: format!("{seen}\n{}", process.stderr()),
             }),
         }
+    }
+
+    fn configure(&self) -> Result<PathBuf> {
+        let file = self.folder.path().join("nats.conf");
+        let added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        let (port, monitor) = (self.port.number(), self.monitor.number());
+        let text = self.settings.render(port, monitor, &self.store, &added);
+        std::fs::write(&file, text).map_err(|source| NatsServerError::Io {
+            what: "writing its configuration",
+            source,
+        })?;
+        Ok(file)
+    }
+
+    /// Adds a user while it runs, or while it is down. It is let in a moment later. Who names no user may do what he could before.
+    ///
+    /// # Errors
+    /// When the configuration can't be written or the server not be told.
+    pub fn add_user(&self, user: User) -> Result<()> {
+        let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        added.push(user);
+        drop(added);
+        self.configure()?;
+        match &self.process {
+            Some(process) => Ok(process.reload()?),
+            None => Ok(()),
+        }
+    }
+
+    /// What it refused for lack of permission since its first start, a line each.
+    #[must_use]
+    pub fn refused(&self) -> Vec<String> {
+        let mut refused = self.refused.clone();
+        refused.extend(refusals(&self.log()));
+        refused
     }
 
     /// Address for clients, without credentials: `nats://127.0.0.1:<port>`. The same for the server's whole life.
@@ -296,6 +331,7 @@ impl NatsServer {
     /// # Errors
     /// When it doesn't end; it is killed then.
     pub async fn stop(&mut self) -> Result<()> {
+        self.refused = self.refused();
         if let Some(mut process) = self.process.take()
             && process.ended().is_none()
         {
@@ -307,6 +343,7 @@ impl NatsServer {
 
     /// Kills it as a crash would (SIGKILL) and waits until it is gone. Nothing happens if it is down.
     pub fn kill9(&mut self) {
+        self.refused = self.refused();
         if let Some(mut process) = self.process.take() {
             process.kill9();
         }
@@ -423,6 +460,11 @@ pub async fn publish_raw(
         }
     }
     Ok(())
+}
+
+fn refusals(log: &str) -> impl Iterator<Item = String> {
+    let lines = log.lines().filter(|line| line.contains(" Violation - "));
+    lines.map(str::to_owned)
 }
 
 /// One look at `/healthz`, which is 200 once every stream and consumer is recovered.

@@ -349,9 +349,22 @@ impl Process {
             .map_err(|source| self.control("reading its memory", source))
     }
 
+    /// Has it read its configuration again (SIGHUP), if it is a program that does.
+    ///
+    /// # Errors
+    /// When it is known to have ended.
+    pub fn reload(&self) -> Result<(), ProcessError> {
+        self.send(Signal::HUP, "SIGHUP")
+    }
+
     fn signal(&mut self, signal: Signal, action: &'static str) -> Result<(), ProcessError> {
-        // Never signal a pid that was waited for: it may be another program's by now.
-        if let Some(status) = self.ended() {
+        let _ = self.ended();
+        self.send(signal, action)
+    }
+
+    fn send(&self, signal: Signal, action: &'static str) -> Result<(), ProcessError> {
+        // Never signal a pid that was waited for: it may be another program's by now. Until then it isn't given to another.
+        if let Some(status) = self.exit {
             return Err(self.control(
                 action,
                 std::io::Error::other(format!("it has ended ({status})")),

@@ -34,7 +34,7 @@ async fn relayed_answers_survive_their_worker_and_their_server() {
         let direct = ledger
             .replies
             .iter()
-            .find(|reply| reply.starts_with("_tm."));
+            .find(|reply| reply.starts_with("_tm.log."));
         assert_eq!(direct, None, "a participant was given a subject of the log");
     });
     assert!(second.ended().is_none(), "{}", second.stderr());

@@ -232,8 +232,9 @@ async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), String> {
     let name = format!("tidemill dev {}", contract.resource);
+    let connection = contract.worker_connection();
     let nats = tokio::select! {
-        connected = Nats::connect_waiting(&contract.connection, &name) => connected.map_err(|error| error.to_string())?,
+        connected = Nats::connect_waiting(&connection, &name) => connected.map_err(|error| error.to_string())?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let context = WorkerContext {

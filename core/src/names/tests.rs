@@ -13,6 +13,10 @@ fn names_are_as_promised() {
         saga().control_subject("_tm", "start"),
         "_tm.ctl.shop.saga.order-fulfilment.start"
     );
+    assert_eq!(
+        saga().inbox_prefix("_tm"),
+        "_tm.inbox.shop.saga.order-fulfilment"
+    );
     assert_eq!(saga().source(), "/tidemill/shop/saga/order-fulfilment");
     assert_eq!(
         event_subject("shop.orders", "o 1", "order.created").as_deref(),
@@ -250,7 +254,7 @@ proptest! {
         let names = |of: &ResourceId| {
             let mut names = vec![
                 of.parked_stream(), of.log_prefix("_tm"), of.control_subject("_tm", "start"), of.parked_prefix("_tm"),
-                of.source(), of.heartbeat_key("p"), of.claim_key(partition), of.counters_key(partition), of.start_key(&stream),
+                of.source(), of.inbox_prefix("_tm"), of.heartbeat_key("p"), of.claim_key(partition), of.counters_key(partition), of.start_key(&stream),
             ];
             // A log is a Saga's, rows are a Projection's.
             names.push(match of.kind { Kind::Saga => of.log_stream(), Kind::Projection => of.rows_bucket() });

@@ -1,7 +1,7 @@
 //! The beginning of a session: is the stream still the one it was, and where does reading go on?
 
 use super::session::Session;
-use super::{ReadError, ReadFrom, Source};
+use super::{Reach, ReadError, ReadFrom, Source};
 use crate::api::{ApiError, StreamState};
 use crate::connection::{Denial, Nats};
 use crate::message::StoredMessage;
@@ -64,6 +64,7 @@ async fn try_open(
         stream,
         filters,
         mode,
+        reach,
     } = source;
     let fail = |error: ApiError| match error {
         ApiError::StreamMissing(stream) => ReadError::StreamMissing(stream),
@@ -75,25 +76,36 @@ async fn try_open(
     };
     let status = nats.status();
     let reconnects = status.borrow().reconnects;
-    let state = nats.stream_state(stream).await.map_err(fail)?;
-    check(source, &state, from, position, known).await?;
+    let state = match reach {
+        Reach::Stream => {
+            let state = nats.stream_state(stream).await.map_err(fail)?;
+            check(source, &state, from, position, known).await?;
+            state
+        }
+        Reach::Filter => StreamState::unknown(stream),
+    };
 
     let mut start = match (position, from) {
         (Some((sequence, _)), _) => ReadFrom::After(sequence),
         // Held as a position, so that a reconnect before the first message skips nothing.
-        (None, ReadFrom::New) => ReadFrom::After(state.last),
+        (None, ReadFrom::New) if *reach == Reach::Stream => ReadFrom::After(state.last),
+        (None, ReadFrom::Last) if *reach == Reach::Stream => {
+            ReadFrom::After(state.last.max(state.first).saturating_sub(1))
+        }
         (None, from) => from,
     };
-    look(source).await.map_err(fail)?;
-    let mut rescued = None;
-    let mut limit = before_undeliverable(source, start).await.map_err(fail)?;
-    if limit == Some(0) {
-        rescued = next_by_api(source, start).await.map_err(fail)?;
-        if let Some(message) = &rescued {
-            start = ReadFrom::After(message.sequence);
-            limit = before_undeliverable(source, start).await.map_err(fail)?;
-        } else {
-            limit = None;
+    let (mut rescued, mut limit) = (None, None);
+    if *reach == Reach::Stream {
+        look(source).await.map_err(fail)?;
+        limit = before_undeliverable(source, start).await.map_err(fail)?;
+        if limit == Some(0) {
+            rescued = next_by_api(source, start).await.map_err(fail)?;
+            if let Some(message) = &rescued {
+                start = ReadFrom::After(message.sequence);
+                limit = before_undeliverable(source, start).await.map_err(fail)?;
+            } else {
+                limit = None;
+            }
         }
     }
 
@@ -152,6 +164,7 @@ fn consumer_request(
     match start {
         ReadFrom::First | ReadFrom::After(0) => config["deliver_policy"] = json!("all"),
         ReadFrom::New => config["deliver_policy"] = json!("new"),
+        ReadFrom::Last => config["deliver_policy"] = json!("last"),
         ReadFrom::After(sequence) => {
             config["deliver_policy"] = json!("by_start_sequence");
             config["opt_start_seq"] = json!(sequence.saturating_add(1));
@@ -201,7 +214,9 @@ async fn check(
     }
     let sequence = match (position, from) {
         (Some((sequence, _)), _) | (None, ReadFrom::After(sequence)) => sequence,
-        (None, ReadFrom::First | ReadFrom::Time(_) | ReadFrom::New) => return Ok(()),
+        (None, ReadFrom::First | ReadFrom::Time(_) | ReadFrom::New | ReadFrom::Last) => {
+            return Ok(());
+        }
     };
     if sequence > state.last {
         return lost(format!(
@@ -232,7 +247,7 @@ async fn check(
 fn begins_after(start: ReadFrom) -> u64 {
     match start {
         ReadFrom::After(sequence) => sequence,
-        ReadFrom::First | ReadFrom::Time(_) | ReadFrom::New => 0,
+        ReadFrom::First | ReadFrom::Time(_) | ReadFrom::New | ReadFrom::Last => 0,
     }
 }
 
@@ -293,7 +308,7 @@ async fn count_from(source: &Source, start: ReadFrom) -> Result<u64, ApiError> {
 async fn next_by_api(source: &Source, start: ReadFrom) -> Result<Option<StoredMessage>, ApiError> {
     let mut sequence = match start {
         ReadFrom::After(sequence) => sequence.saturating_add(1),
-        ReadFrom::First | ReadFrom::Time(_) | ReadFrom::New => 1,
+        ReadFrom::First | ReadFrom::Time(_) | ReadFrom::New | ReadFrom::Last => 1,
     };
     let everything = [">".to_owned()];
     let filters = if source.filters.is_empty() {

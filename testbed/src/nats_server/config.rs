@@ -23,6 +23,7 @@ pub struct User {
     publish: Option<Vec<String>>,
     subscribe: Option<Vec<String>>,
     allow_responses: bool,
+    permissions: Option<String>,
 }
 
 impl User {
@@ -34,7 +35,15 @@ impl User {
             publish: None,
             subscribe: None,
             allow_responses: false,
+            permissions: None,
         }
+    }
+
+    /// Lets it do exactly this: the value of `permissions` in the configuration file's syntax. The other ways to say it count for nothing then.
+    #[must_use]
+    pub fn permissions(mut self, value: impl ToString) -> Self {
+        self.permissions = Some(value.to_string());
+        self
     }
 
     /// Lets it publish on these subjects only (an empty list: on none).
@@ -64,6 +73,7 @@ impl User {
             publish,
             subscribe,
             allow_responses,
+            permissions,
         } = self;
         let _ = write!(out, "    {{ user: {name:?}, password: {name:?}");
         let mut rights = Vec::new();
@@ -78,7 +88,9 @@ impl User {
         if *allow_responses {
             rights.push("allow_responses: true".to_owned());
         }
-        if !rights.is_empty() {
+        if let Some(permissions) = permissions {
+            let _ = write!(out, ", permissions: {permissions}");
+        } else if !rights.is_empty() {
             let _ = write!(out, ", permissions: {{ {} }}", rights.join(", "));
         }
         out.push_str(" }\n");
@@ -164,7 +176,7 @@ impl NatsServerBuilder {
         NatsServer::start_with(self).await
     }
 
-    pub(super) fn render(&self, port: u16, monitor: u16, store: &Path) -> String {
+    pub(super) fn render(&self, port: u16, monitor: u16, store: &Path, added: &[User]) -> String {
         let Self {
             store_dir: _,
             threads: _,
@@ -198,13 +210,16 @@ impl NatsServerBuilder {
         if let Some(bytes) = max_payload {
             let _ = writeln!(out, "max_payload: {bytes}");
         }
-        if !users.is_empty() {
+        if !(users.is_empty() && added.is_empty()) {
             out.push_str("authorization {\n  users: [\n");
             User::new(ADMIN).render(&mut out);
-            for user in users {
+            for user in users.iter().chain(added) {
                 user.render(&mut out);
             }
             out.push_str("  ]\n}\n");
+        }
+        if users.is_empty() && !added.is_empty() {
+            let _ = writeln!(out, "no_auth_user: {ADMIN}");
         }
         out.push_str(extra);
         out

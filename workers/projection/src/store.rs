@@ -58,15 +58,14 @@ impl Store {
         contract: &Arc<Contract>,
         workload: &ProjectionWorkload,
     ) -> Store {
-        let bucket = |name: &str| KvBucket::new(publisher, name);
         Store {
             nats: nats.clone(),
             publisher: publisher.clone(),
             contract: Arc::clone(contract),
-            rows: bucket(&workload.rows_bucket),
+            rows: KvBucket::new(publisher, &workload.rows_bucket),
             parked_stream: workload.parked_stream.clone(),
-            counters: bucket(COUNTERS_BUCKET),
-            revisions: bucket(REVISIONS_BUCKET),
+            counters: KvBucket::shared(publisher, COUNTERS_BUCKET),
+            revisions: KvBucket::shared(publisher, REVISIONS_BUCKET),
         }
     }
 

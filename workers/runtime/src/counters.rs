@@ -23,7 +23,7 @@ impl Counters {
     /// Starts writing behind, until the worker shuts down; call [`Counters::flush`] at its end.
     pub fn start(context: &WorkerContext, publisher: &Publisher) -> Self {
         let counters = Counters {
-            bucket: KvBucket::new(publisher, COUNTERS_BUCKET),
+            bucket: KvBucket::shared(publisher, COUNTERS_BUCKET),
             resource: context.contract.resource.clone(),
             changed: Arc::default(),
         };

@@ -125,7 +125,7 @@ impl Ownership {
         let run = context.nats.client().new_inbox();
         let member = Member {
             context: context.clone(),
-            bucket: KvBucket::new(publisher, OWNERS_BUCKET),
+            bucket: KvBucket::shared(publisher, OWNERS_BUCKET),
             beat_key: resource.heartbeat_key(&token),
             resource,
             token,

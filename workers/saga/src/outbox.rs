@@ -16,6 +16,7 @@ use tidemill_core::saga::{Observed, PublishEffect, Published};
 use tidemill_core::timestamp::Timestamp;
 use tidemill_nats::{
     ApiError, HeaderMap, Nats, Publish, PublishError, ReadError, ReadFrom, Reader, StreamState,
+    Waits,
 };
 use tokio::time::Instant;
 
@@ -221,15 +222,16 @@ impl Engine {
         stream: &str,
         event: &EventMessage,
         from: Timestamp,
-    ) -> Result<Found, LookError> {
+    ) -> Result<Found, ReadError> {
         if planted(Bug::PublishedAgain) {
             return Ok(Found::Last(0));
         }
         let from = Timestamp::from_millis(from.millis().saturating_sub(CLOCK_MARGIN_MS));
         let subject = event.encoded.subject.clone();
-        let filter = vec![subject.clone()];
-        let mut reader =
-            Reader::open_to_end(&self.nats, stream, filter, ReadFrom::Time(from)).await?;
+        // Within the subject: a worker needs no right on what else the stream holds.
+        let read =
+            |from| Reader::open_within(&self.nats, stream, subject.clone(), from, Waits::Never);
+        let mut reader = read(ReadFrom::Time(from)).await?;
         let mut batch = Vec::new();
         let mut last = 0;
         while reader.next_batch(BATCH_MAX, &mut batch).await? > 0 {
@@ -246,19 +248,14 @@ impl Engine {
         }
         if last == 0 {
             // Nothing since the instance began, but the subject may hold older events.
-            let older = self.nats.last_at_leader(stream, &subject).await?;
-            last = older.map_or(0, |message| message.sequence);
+            read(ReadFrom::Last)
+                .await?
+                .next_batch(1, &mut batch)
+                .await?;
+            last = batch.first().map_or(0, |message| message.sequence);
         }
         Ok(Found::Last(last))
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum LookError {
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Api(#[from] ApiError),
 }
 
 /// An event as its message is published and looked for.

@@ -50,7 +50,7 @@ impl Revisions {
         let current = Arc::new(current);
         let current_revision = current.definition.revision();
         let known = HashMap::from([(current_revision.clone(), Arc::clone(&current))]);
-        let bucket = KvBucket::new(publisher, REVISIONS_BUCKET);
+        let bucket = KvBucket::shared(publisher, REVISIONS_BUCKET);
         Revisions {
             bucket,
             resource,

@@ -68,7 +68,7 @@ impl Source {
     pub(crate) fn new(engine: &Engine, stream: &StreamRef, name: &str) -> Self {
         Source {
             nats: engine.nats.clone(),
-            bucket: KvBucket::new(&engine.publisher, COUNTERS_BUCKET),
+            bucket: KvBucket::shared(&engine.publisher, COUNTERS_BUCKET),
             key: engine.resource.start_key(stream),
             stream: stream.clone(),
             name: name.to_owned(),

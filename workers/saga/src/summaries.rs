@@ -61,7 +61,7 @@ impl Summaries {
     ) -> Self {
         Summaries {
             wanted: workload.summaries,
-            bucket: KvBucket::new(publisher, SUMMARIES_BUCKET),
+            bucket: KvBucket::shared(publisher, SUMMARIES_BUCKET),
             resource: resource.clone(),
             partitions: workload.partitions,
             waiting: Mutex::default(),

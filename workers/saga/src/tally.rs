@@ -37,7 +37,7 @@ struct Entry {
 
 impl Tally {
     pub(crate) fn new(publisher: &Publisher, resource: &ResourceId) -> Self {
-        let bucket = KvBucket::new(publisher, COUNTERS_BUCKET);
+        let bucket = KvBucket::shared(publisher, COUNTERS_BUCKET);
         Tally {
             bucket,
             resource: resource.clone(),

@@ -100,8 +100,9 @@ async fn run(args: Args, contract: Contract) -> anyhow::Result<()> {
     }
 
     let name = format!("tidemill-worker {} {}", contract.resource, args.pod);
+    let connection = contract.worker_connection();
     let nats = tokio::select! {
-        connected = Nats::connect_waiting(&contract.connection, &name) => connected?,
+        connected = Nats::connect_waiting(&connection, &name) => connected?,
         () = signals.cancelled() => return Ok(()),
     };
     let context = WorkerContext {
