@@ -1,8 +1,8 @@
 //! The command line.
 
-use crate::commands::{completion, dev, event, lint, parked, projection, query, saga};
+use crate::commands::{completion, dev, event, lint, parked, permissions, projection, query, saga};
 use crate::output::Format;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
 Examples:
@@ -40,7 +40,7 @@ pub(crate) struct Global {
         default_value_t,
         value_name = "FORMAT"
     )]
-    pub(crate) output: Format,
+    pub(crate) output: Written,
     /// Address of a NATS server, such as nats://127.0.0.1:4222
     #[arg(
         long,
@@ -71,6 +71,33 @@ pub(crate) struct Global {
         value_parser = namespace
     )]
     pub(crate) namespace: Option<String>,
+}
+
+/// What `-o` takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Written {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document; one per line where results come as a stream.
+    Json,
+    /// One YAML document.
+    Yaml,
+    /// Configuration of nats-server; of `tidemill permissions` only.
+    #[value(hide = true)]
+    Nats,
+}
+
+impl Written {
+    /// The form of a document, which a configuration is none of.
+    pub(crate) fn format(self) -> Option<Format> {
+        match self {
+            Written::Table => Some(Format::Table),
+            Written::Json => Some(Format::Json),
+            Written::Yaml => Some(Format::Yaml),
+            Written::Nats => None,
+        }
+    }
 }
 
 /// The client would take an empty address for one of its own machine.
@@ -114,6 +141,9 @@ pub(crate) enum Command {
     /// List what waits for a decision, and decide
     #[command(subcommand, after_help = parked::EXAMPLES)]
     Parked(parked::Command),
+    /// List the NATS permissions that workers and participants need
+    #[command(after_help = permissions::EXAMPLES)]
+    Permissions(permissions::Args),
     /// Print a completion script for a shell
     #[command(after_help = completion::EXAMPLES)]
     Completion(completion::Args),

@@ -5,17 +5,23 @@ pub(crate) mod dev;
 pub(crate) mod event;
 pub(crate) mod lint;
 pub(crate) mod parked;
+pub(crate) mod permissions;
 pub(crate) mod projection;
 pub(crate) mod query;
 pub(crate) mod saga;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Written};
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use std::process::ExitCode;
 
 /// Runs a command. Commands that end well but have something to say by their exit code give it.
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
+    let written = cli.global.output;
+    if written == Written::Nats && !matches!(cli.command, Command::Permissions(_)) {
+        return Err(CliError::usage("-o nats is for `tidemill permissions`")
+            .remedy("use table, json or yaml"));
+    }
     let context = Context::new(cli.global);
     match cli.command {
         Command::Lint(args) => lint::run(&args, &context)?,
@@ -25,6 +31,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Projection(command) => projection::run(command, &context).await?,
         Command::Query(args) => query::run(args, &context).await?,
         Command::Parked(command) => parked::run(command, &context).await?,
+        Command::Permissions(args) => permissions::run(&args, written, &context)?,
         Command::Completion(args) => completion::run(&args, &context)?,
     }
     Ok(ExitCode::SUCCESS)

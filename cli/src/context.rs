@@ -36,7 +36,7 @@ impl Context {
                 .and_then(|folder| DevFile::find(&folder)),
         };
         Context {
-            output: Output::new(global.output),
+            output: Output::new(global.output.format().unwrap_or(Format::Table)),
             global,
             dev,
         }

@@ -12,7 +12,7 @@ pub(crate) use finding::{Finding, Severity};
 use list::Found;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use tidemill_core::contract::StreamBinding;
+use tidemill_core::contract::{CONTRACT_VERSION, Connection, Contract, StreamBinding};
 use tidemill_core::definition::StreamRef;
 use tidemill_crds::compile::InCluster;
 use tidemill_crds::compile::together::{self, Streams};
@@ -80,6 +80,22 @@ impl Declared {
         format!("{kind} {}/{}", self.namespace, self.name)
     }
 
+    /// What workers are told of it; nothing of an EventStream, or if there is an error in it.
+    pub(crate) fn contract(&self, connection: &Connection) -> Option<Contract> {
+        let (resource, workload) = match self.plan.as_ref()? {
+            Plan::EventStream(_) => return None,
+            Plan::Projection(plan) => (&plan.resource, plan.workload()),
+            Plan::Saga(plan) => (&plan.resource, plan.workload()),
+        };
+        Some(Contract {
+            version: CONTRACT_VERSION,
+            resource: resource.clone(),
+            connection: connection.clone(),
+            streams: self.bindings.clone(),
+            workload,
+        })
+    }
+
     fn identity(&self) -> (Option<&'static str>, String, String) {
         (
             self.kind.map(ResourceKind::as_str),
@@ -134,12 +150,15 @@ impl Manifests {
         files.cloned().collect()
     }
 
+    /// The findings of one severity.
+    pub(crate) fn of_severity(&self, severity: Severity) -> impl Iterator<Item = &Finding> {
+        let findings = self.findings.iter();
+        findings.filter(move |finding| finding.severity == severity)
+    }
+
     /// How many findings are errors.
     pub(crate) fn errors(&self) -> usize {
-        self.findings
-            .iter()
-            .filter(|finding| finding.severity == Severity::Error)
-            .count()
+        self.of_severity(Severity::Error).count()
     }
 
     /// How many findings are warnings.

@@ -6,7 +6,6 @@
 mod visible;
 
 use crate::error::{CliError, Exit, Result, chain};
-use clap::ValueEnum;
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -19,10 +18,9 @@ const ID_CHARACTERS: usize = 60;
 const COLUMNS_UNKNOWN: u16 = 80;
 
 /// How results are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// For people.
-    #[default]
     Table,
     /// One JSON document; one per line where results come as a stream.
     Json,

@@ -89,17 +89,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<()> {
     let written = if context.for_people() {
         for_people(&manifests, refused, context)
     } else {
-        let of = |severity: Severity| {
-            manifests
-                .findings
-                .iter()
-                .filter(move |finding| finding.severity == severity)
-        };
         context.output.document(&Report {
             files: manifests.files,
             resources: manifests.resources.iter().map(Resource::from).collect(),
-            errors: of(Severity::Error).collect(),
-            warnings: of(Severity::Warning).collect(),
+            errors: manifests.of_severity(Severity::Error).collect(),
+            warnings: manifests.of_severity(Severity::Warning).collect(),
         })
     };
     match written {
@@ -142,11 +136,7 @@ pub(crate) fn nothing(paths: &[PathBuf]) -> CliError {
 
 fn for_people(manifests: &Manifests, refused: bool, context: &Context) -> Result<()> {
     for severity in [Severity::Error, Severity::Warning] {
-        for finding in manifests
-            .findings
-            .iter()
-            .filter(|finding| finding.severity == severity)
-        {
+        for finding in manifests.of_severity(severity) {
             context.output.line(finding.to_string())?;
         }
     }

@@ -6,7 +6,7 @@ use crate::context::api_error;
 use crate::error::{CliError, Result, chain};
 use crate::manifests::{Declared, Manifests};
 use std::collections::{BTreeMap, BTreeSet};
-use tidemill_core::contract::{CONTRACT_VERSION, Connection, Contract, StreamBinding};
+use tidemill_core::contract::{Connection, Contract, StreamBinding};
 use tidemill_core::definition::StreamRef;
 use tidemill_core::names::ResourceId;
 use tidemill_crds::manifest::Plan;
@@ -90,16 +90,18 @@ pub(crate) async fn apply(
             }
             Plan::Projection(plan) => {
                 let [parked, rows] = installation.projection(&plan, &incarnation());
-                if make_both(nats, &parked, &rows, &shown, &mut applied).await? {
-                    let contract = contract(&plan.resource, connection, &declared, plan.workload());
+                if make_both(nats, &parked, &rows, &shown, &mut applied).await?
+                    && let Some(contract) = declared.contract(connection)
+                {
                     remember(nats, &contract).await?;
                     applied.contracts.insert(plan.resource.clone(), contract);
                 }
             }
             Plan::Saga(plan) => {
                 let [parked, log] = installation.saga(&plan, &incarnation());
-                if make_both(nats, &parked, &log, &shown, &mut applied).await? {
-                    let contract = contract(&plan.resource, connection, &declared, plan.workload());
+                if make_both(nats, &parked, &log, &shown, &mut applied).await?
+                    && let Some(contract) = declared.contract(connection)
+                {
                     remember(nats, &contract).await?;
                     applied.contracts.insert(plan.resource.clone(), contract);
                 }
@@ -116,21 +118,6 @@ fn first_refused<'a>(
 ) -> Option<&'a StreamRef> {
     let streams = declared.bindings.iter().map(|binding| &binding.stream);
     streams.into_iter().find(|stream| refused.contains(stream))
-}
-
-fn contract(
-    resource: &ResourceId,
-    connection: &Connection,
-    declared: &Declared,
-    workload: tidemill_core::contract::Workload,
-) -> Contract {
-    Contract {
-        version: CONTRACT_VERSION,
-        resource: resource.clone(),
-        connection: connection.clone(),
-        streams: declared.bindings.clone(),
-        workload,
-    }
 }
 
 /// Where an EventStream's stream is, if it was made under another name: a second one beside it would leave the events behind.
