@@ -53,9 +53,34 @@ pub struct Permissions {
     pub responses: Option<Responses>,
 }
 
+impl Permissions {
+    /// What two lists permit: as long as instances of an earlier definition run, their workers need its lines too.
+    #[must_use]
+    pub fn and(mut self, earlier: Permissions) -> Permissions {
+        let Permissions {
+            publish,
+            subscribe,
+            responses,
+        } = earlier;
+        for (grants, more) in [
+            (&mut self.publish, publish),
+            (&mut self.subscribe, subscribe),
+        ] {
+            for grant in more {
+                if !grants.iter().any(|known| known.subject == grant.subject) {
+                    grants.push(grant);
+                }
+            }
+            grants.sort();
+        }
+        self.responses = self.responses.or(responses);
+        self
+    }
+}
+
 /// What the workers of a contract need.
 ///
-/// Instances that an earlier definition started go on with that: a subject that only an earlier one names is needed until they are done.
+/// Instances that an earlier definition started go on with that: see [`Permissions::and`].
 #[must_use]
 pub fn worker(contract: &Contract) -> Permissions {
     let list = List {

@@ -9,6 +9,7 @@
 
 use futures::StreamExt;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use tidemill_core::contract::{Connection, Contract};
 use tidemill_core::names::{self, Kind, ResourceId};
 use tidemill_nats::permissions::{self, covers};
@@ -230,6 +231,24 @@ fn a_saga_that_only_publishes_to_a_stream_may_not_read_the_rest_of_it() {
     );
     let own = ["shop.events.a.Order=20done", "shop.events.a.Placed"].map(str::to_owned);
     assert_eq!(permitted(&list, &own), ["shop.events.a.Order=20done"]);
+}
+
+#[test]
+fn while_instances_of_an_earlier_definition_run_its_lines_are_needed_too() {
+    let [old, new] = [Kind::Saga, Kind::Projection].map(|kind| contract(kind, "shop"));
+    let (old, new) = (permissions::worker(&old), permissions::worker(&new));
+    let both = new.clone().and(old.clone());
+    for (both, old, new) in [
+        (&both.publish, &old.publish, &new.publish),
+        (&both.subscribe, &old.subscribe, &new.subscribe),
+    ] {
+        let subjects = |grants: &[permissions::Grant]| -> BTreeSet<String> {
+            grants.iter().map(|grant| grant.subject.clone()).collect()
+        };
+        assert_eq!(subjects(both), &subjects(old) | &subjects(new));
+        assert_eq!(subjects(both).len(), both.len(), "none is there twice");
+    }
+    assert_eq!(new.clone().and(new.clone()), new);
 }
 
 #[test]

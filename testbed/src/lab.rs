@@ -36,8 +36,8 @@ pub struct Lab {
     /// What workers are given.
     pub contract: Contract,
     folder: tempfile::TempDir,
-    /// Permissions of the users that workers were started as, in the server's syntax.
-    users: Mutex<Vec<String>>,
+    /// The contracts that workers were started with.
+    told: Mutex<Vec<Contract>>,
     /// What workers may be refused.
     refusable: Vec<String>,
 }
@@ -63,7 +63,8 @@ impl Lab {
     /// # Errors
     /// If the server can't be started or a stream can't be made.
     pub async fn saga(name: &str, definition: SagaDefinition) -> Result<Lab> {
-        Self::on(NatsServer::start().await?, name, definition).await
+        let server = NatsServer::builder().refuse_strangers();
+        Self::on(server.start().await?, name, definition).await
     }
 
     /// The same on a server that is there.
@@ -143,7 +144,7 @@ impl Lab {
             nats,
             contract,
             folder: tempfile::tempdir()?,
-            users: Mutex::default(),
+            told: Mutex::default(),
             refusable: Vec::new(),
         };
         lab.provision().await?;
@@ -177,7 +178,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts a worker as a process, as a user with the permissions that it needs and no others.
+    /// Starts a worker as a process; if the server refuses strangers, as a user with the permissions that it needs and no others.
     ///
     /// # Errors
     /// If it can't be built or started.
@@ -197,7 +198,9 @@ impl Lab {
     ) -> Result<Process> {
         let file: PathBuf = self.folder.path().join(format!("contract-{pod}.json"));
         let mut told = contract.clone();
-        told.connection.servers = vec![self.server.url_for(&self.user(contract)?)];
+        if self.server.refuses_strangers() {
+            told.connection.servers = vec![self.server.url_for(&self.user(contract)?)];
+        }
         std::fs::write(&file, told.to_json())?;
         let address = self.address_file(pod);
         if address.exists() {
@@ -214,19 +217,21 @@ impl Lab {
         Ok(change(builder).spawn()?)
     }
 
-    /// A user with the permissions that the workers of a contract need, and no others.
+    /// A user with the permissions that the workers of a contract need, and no others: those of earlier contracts too, as instances may
+    /// run that were started with them.
     fn user(&self, contract: &Contract) -> Result<String> {
-        let permissions = permissions::worker(contract).to_string();
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = users.iter().position(|known| *known == permissions);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let name = |number: usize| format!("{WORKER}-{number}");
-        if let Some(number) = known {
+        if let Some(number) = told.iter().position(|known| known == contract) {
             return Ok(name(number));
         }
-        let name = name(users.len());
-        let user = User::new(&name).permissions(&permissions);
+        let earlier = told.iter().map(permissions::worker);
+        let permissions =
+            earlier.fold(permissions::worker(contract), permissions::Permissions::and);
+        let name = name(told.len());
+        let user = User::new(&name).permissions(permissions);
         self.server.add_user(user)?;
-        users.push(permissions);
+        told.push(contract.clone());
         Ok(name)
     }
 

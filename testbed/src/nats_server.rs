@@ -75,6 +75,9 @@ pub enum NatsServerError {
         /// What was asked for.
         what: &'static str,
     },
+    /// It was started without users, and lets in everybody by whatever name.
+    #[error("nats-server was started without users: say so with refuse_strangers()")]
+    Open,
     /// A client could not connect.
     #[error("can't connect to the test server")]
     Connect(#[from] async_nats::ConnectError),
@@ -198,11 +201,20 @@ impl NatsServer {
         Ok(file)
     }
 
-    /// Adds a user while it runs, or while it is down. It is let in a moment later. Who names no user may do what he could before.
+    /// Whether it lets in only whom it knows: see [`NatsServerBuilder::refuse_strangers`].
+    #[must_use]
+    pub fn refuses_strangers(&self) -> bool {
+        self.settings.refuses_strangers()
+    }
+
+    /// Adds a user while it runs, or while it is down; a moment later it is let in.
     ///
     /// # Errors
-    /// When the configuration can't be written or the server not be told.
+    /// When the server lets in everybody, or can't be told.
     pub fn add_user(&self, user: User) -> Result<()> {
+        if !self.refuses_strangers() {
+            return Err(NatsServerError::Open);
+        }
         let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
         added.push(user);
         drop(added);

@@ -181,7 +181,8 @@ async fn lines_about_an_event_that_cannot_be_folded_name_it_and_its_key() {
             ProjectionDefinition::new(vec![tidemill_testbed::lab::orders()], "event.subject");
         let handlers = r#"[{"type":"Paid","increment":{"sum":"=event.data.n"}}]"#;
         definition.handlers = serde_json::from_str(handlers).expect("handlers");
-        let server = NatsServer::start().await.expect("a server");
+        let server = NatsServer::builder().refuse_strangers().start().await;
+        let server = server.expect("a server");
         let lab = Lab::projection(server, "accounts", definition).await;
         let mut lab = lab.expect("a lab");
         if let Workload::Projection(workload) = &mut lab.contract.workload {

@@ -22,7 +22,8 @@ use tidemill_testbed::{Lab, NatsServer, User, eventually, lab};
 /// A server that says what it is sent.
 async fn server() -> NatsServer {
     let tracing = NatsServer::builder().config("trace: true\nmax_traced_msg_len: 1");
-    tracing.start().await.expect("a server")
+    let server = tracing.refuse_strangers().start().await;
+    server.expect("a server")
 }
 
 /// What workers published to and subscribed to.

@@ -31,7 +31,8 @@ fn definition() -> ProjectionDefinition {
 }
 
 async fn lab() -> Lab {
-    let server = NatsServer::start().await.expect("a server");
+    let server = NatsServer::builder().refuse_strangers().start().await;
+    let server = server.expect("a server");
     let lab = Lab::projection(server, "accounts", definition()).await;
     lab.expect("a lab")
 }

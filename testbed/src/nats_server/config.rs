@@ -106,6 +106,7 @@ pub struct NatsServerBuilder {
     max_payload: Option<usize>,
     pub(super) threads: Option<usize>,
     domain: Option<String>,
+    strangers_refused: bool,
     extra: String,
 }
 
@@ -160,6 +161,18 @@ impl NatsServerBuilder {
         self
     }
 
+    /// Lets in only users it knows, which may also come later ([`NatsServer::add_user`]), and those that name none, who may do everything. A
+    /// server that was started without users lets in everybody by whatever name, and can't be told otherwise while it runs.
+    #[must_use]
+    pub fn refuse_strangers(mut self) -> Self {
+        self.strangers_refused = true;
+        self
+    }
+
+    pub(super) fn refuses_strangers(&self) -> bool {
+        self.strangers_refused || !self.users.is_empty()
+    }
+
     /// Adds lines to the configuration file, in its syntax.
     #[must_use]
     pub fn config(mut self, lines: &str) -> Self {
@@ -184,6 +197,7 @@ impl NatsServerBuilder {
             sync,
             max_payload,
             domain,
+            strangers_refused,
             extra,
         } = self;
         let mut out = format!(
@@ -210,7 +224,7 @@ impl NatsServerBuilder {
         if let Some(bytes) = max_payload {
             let _ = writeln!(out, "max_payload: {bytes}");
         }
-        if !(users.is_empty() && added.is_empty()) {
+        if !users.is_empty() || *strangers_refused {
             out.push_str("authorization {\n  users: [\n");
             User::new(ADMIN).render(&mut out);
             for user in users.iter().chain(added) {
@@ -218,7 +232,7 @@ impl NatsServerBuilder {
             }
             out.push_str("  ]\n}\n");
         }
-        if users.is_empty() && !added.is_empty() {
+        if *strangers_refused {
             let _ = writeln!(out, "no_auth_user: {ADMIN}");
         }
         out.push_str(extra);
