@@ -57,6 +57,19 @@ impl Drop for Lab {
     }
 }
 
+fn projection(name: &str, definition: ProjectionDefinition) -> (ResourceId, Workload) {
+    let resource = ResourceId::new(Kind::Projection, "shop", name);
+    let workload = ProjectionWorkload {
+        starts: vec![Start::Beginning; definition.sources.len()],
+        policy: ProjectionPolicy::default(),
+        rows_bucket: resource.rows_bucket(),
+        parked_stream: resource.parked_stream(),
+        suspend: false,
+        definition,
+    };
+    (resource, Workload::Projection(workload))
+}
+
 impl Lab {
     /// A server of its own, with everything made for this saga.
     ///
@@ -111,16 +124,22 @@ impl Lab {
         name: &str,
         definition: ProjectionDefinition,
     ) -> Result<Lab> {
-        let resource = ResourceId::new(Kind::Projection, "shop", name);
-        let workload = ProjectionWorkload {
-            starts: vec![Start::Beginning; definition.sources.len()],
-            policy: ProjectionPolicy::default(),
-            rows_bucket: resource.rows_bucket(),
-            parked_stream: resource.parked_stream(),
-            suspend: false,
-            definition,
-        };
-        Self::with(server, resource, Workload::Projection(workload)).await
+        let (resource, workload) = projection(name, definition);
+        Self::with(server, resource, workload).await
+    }
+
+    /// Another projection on the same server, instead of this one.
+    ///
+    /// # Errors
+    /// If a stream can't be made.
+    pub async fn another_projection(
+        mut self,
+        name: &str,
+        definition: ProjectionDefinition,
+    ) -> Result<Lab> {
+        (self.contract.resource, self.contract.workload) = projection(name, definition);
+        self.provision().await?;
+        Ok(self)
     }
 
     async fn with(server: NatsServer, resource: ResourceId, workload: Workload) -> Result<Lab> {

@@ -53,8 +53,9 @@ async fn main() -> Result<()> {
     if args.fsync {
         server = server.sync_always();
     }
-    let server = warm_up(server.start().await?, &args).await?;
-    let lab = Lab::projection(server, "bench", definition()).await?;
+    let lab = Lab::projection(server.start().await?, "warm", definition()).await?;
+    warm_up(&lab, &args).await?;
+    let lab = lab.another_projection("bench", definition()).await?;
     let mixture = Mixture {
         seed: args.seed,
         events: args.events,
@@ -113,13 +114,12 @@ async fn main() -> Result<()> {
 }
 
 /// Warms the server, its disk and the processor up with a projection that is thrown away.
-async fn warm_up(server: NatsServer, args: &Args) -> Result<NatsServer> {
+async fn warm_up(lab: &Lab, args: &Args) -> Result<()> {
     let events = args.events * args.warm_up / 100;
     if events == 0 {
-        return Ok(server);
+        return Ok(());
     }
     say(&format!("warming up with {events} events"));
-    let lab = Lab::projection(server, "warm", definition()).await?;
     let mixture = Mixture {
         seed: args.seed.wrapping_add(1),
         events,
@@ -129,14 +129,14 @@ async fn warm_up(server: NatsServer, args: &Args) -> Result<NatsServer> {
     mixture.publish(&lab.nats).await?;
     let last = lab.nats.stream_state("shop_orders").await?.last;
     let worker = lab.worker("warm")?;
-    wait_for(&lab, last).await?;
+    wait_for(lab, last).await?;
     drop(worker);
     let resource = &lab.contract.resource;
     let rows = format!("KV_{}", resource.rows_bucket());
     for stream in ["shop_orders", &rows, &resource.parked_stream()] {
         lab.nats.jetstream().delete_stream(stream).await?;
     }
-    Ok(lab.server)
+    Ok(())
 }
 
 fn round(value: f64) -> f64 {
