@@ -1,7 +1,9 @@
 //! What workers count, summed over the partitions of a resource: for lists and for status.
 
-use crate::status::{ProjectionCounters, SagaCounters};
+use crate::names::KeySpace;
+use crate::status::{ProjectionCounters, SagaCounters, SourceProgress};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Figures of a Projection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -89,6 +91,64 @@ impl ProjectionFigures {
     }
 }
 
+/// Which rows of a Projection readers see, which are built beside them, and how far those of its definition are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProjectionProgress {
+    /// Key space that readers see; `None` = none yet, or nobody has said.
+    pub live: Option<KeySpace>,
+    /// Key space that isn't read yet.
+    pub building: Option<KeySpace>,
+    /// Per source (`<namespace>/<name>`): what all partitions have folded.
+    pub sources: BTreeMap<String, SourceProgress>,
+}
+
+impl ProjectionProgress {
+    /// What partitions say together, each as it is in the bucket. While workers change, those that know more count: what readers see is
+    /// what most say, and a source is as far as its last partition.
+    #[must_use]
+    pub fn of<'a>(partitions: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let read: Vec<ProjectionCounters> = partitions
+            .into_iter()
+            .filter_map(|bytes| serde_json::from_slice(bytes).ok())
+            .collect();
+        let live = said_most(read.iter().map(|counters| counters.live.as_str()));
+        let target = said_most(read.iter().map(|counters| counters.revision.as_str()));
+        let building = target
+            .clone()
+            .filter(|target| live.as_ref() != Some(target));
+        let mut sources: BTreeMap<String, SourceProgress> = BTreeMap::new();
+        let present = target.map(|target| target.to_string()).unwrap_or_default();
+        for counters in read
+            .into_iter()
+            .filter(|counters| counters.revision == present)
+        {
+            for (stream, progress) in counters.sources {
+                let slot = sources.entry(stream).or_insert_with(|| progress.clone());
+                let lag = slot.lag.max(progress.lag);
+                if progress.position < slot.position {
+                    *slot = progress;
+                }
+                slot.lag = lag;
+            }
+        }
+        ProjectionProgress {
+            live,
+            building,
+            sources,
+        }
+    }
+}
+
+/// The key space that is named most often.
+fn said_most<'a>(names: impl Iterator<Item = &'a str>) -> Option<KeySpace> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in names.filter(|name| !name.is_empty()) {
+        *counts.entry(name).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    KeySpace::parse(most.0)
+}
+
 impl SagaFigures {
     /// The sum over partitions, each as it is in the bucket. What can't be read counts nothing: another version wrote it.
     #[must_use]
@@ -117,5 +177,45 @@ impl SagaFigures {
         // Every partition sees every one.
         self.log_resets = self.log_resets.max(counters.log_resets);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn progress(partitions: &[serde_json::Value]) -> ProjectionProgress {
+        let texts: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+        ProjectionProgress::of(texts.iter().map(String::as_bytes))
+    }
+
+    #[test]
+    fn a_source_is_as_far_as_its_last_partition() {
+        let counted = |revision: &str, live: &str, position: u64, lag: u64| {
+            json!({"revision": revision, "live": live, "sources": {
+                "shop/orders": {"position": position, "incarnation": "i", "lag": lag}}})
+        };
+        let (old, new) = ("0123456789abcdef", "fedcba9876543210-2");
+        let names = |progress: &ProjectionProgress| {
+            let name = |space: &Option<KeySpace>| space.as_ref().map(ToString::to_string);
+            (name(&progress.live), name(&progress.building))
+        };
+        assert_eq!(progress(&[]), ProjectionProgress::default());
+        // The first rows: nobody sees them yet.
+        let first = progress(&[counted(old, "", 3, 5)]);
+        assert_eq!(names(&first), (None, Some(old.to_owned())));
+        // Others are built; one partition hasn't been told of them yet.
+        let built = progress(&[
+            counted(new, old, 7, 1),
+            counted(new, old, 4, 2),
+            counted(old, old, 1, 0),
+        ]);
+        assert_eq!(names(&built), (Some(old.to_owned()), Some(new.to_owned())));
+        let source = &built.sources["shop/orders"];
+        assert_eq!((source.position, source.lag), (4, 2));
+        // They are read.
+        let read = progress(&[counted(new, new, 8, 0)]);
+        assert_eq!(names(&read), (Some(new.to_owned()), None));
     }
 }

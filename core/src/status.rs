@@ -72,6 +72,9 @@ pub struct TriggerCounters {
 pub struct ProjectionCounters {
     /// Key space these are of: the revision, with `-<n>` after its n-th rebuild.
     pub revision: String,
+    /// Key space whose rows readers see, written as the other; empty as long as there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub live: String,
     /// Events read.
     pub seen: u64,
     /// Events that at least one handler matched.

@@ -32,10 +32,9 @@ use crate::text::{
     scale(spec_replicas_path = ".spec.replicas", status_replicas_path = ".status.replicas", label_selector_path = ".status.selector"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether the rows can be read and follow the events."),
     printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lag", description = "Events still to be folded."),
-    printcolumn(name = "Rows", type_ = "integer", json_path = ".status.rows", description = "Rows that can be read."),
+    printcolumn(name = "Position", type_ = "string", json_path = ".status.position", description = "How far the streams have been folded."),
     printcolumn(name = "Parked", type_ = "integer", json_path = ".status.parkedKeys", description = "Keys set aside after an event that can't be folded."),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision", description = "Revision of the definition that made the rows."),
-    printcolumn(name = "Position", type_ = "string", json_path = ".status.position", description = "How far the streams have been folded.", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "Why the projection is or isn't ready.", priority = 1),
     printcolumn(name = "Outdated", type_ = "integer", json_path = ".status.outdatedWorkers", description = "Worker pods of an older image than the operator's.", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the resource was created.")
@@ -287,10 +286,6 @@ pub struct ProjectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub lag: Option<i64>,
-    /// Rows that can be read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
-    pub rows: Option<i64>,
     /// Keys set aside after an event that can't be folded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
@@ -299,7 +294,8 @@ pub struct ProjectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub skipped: Option<i64>,
-    /// How far the streams have been folded, for people: `<stream>@<sequence>`, joined by commas.
+    /// How far the streams have been folded, for people: `<stream>@<sequence>`, joined by commas; a stream of another namespace with
+    /// it. While other rows are built: those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8192))]
     pub position: Option<String>,

@@ -230,7 +230,7 @@ fn names_scale_and_columns_are_what_kubectl_users_meet() {
       Ready Messages Bytes (Reason) (Stream) Age
       scale none
     projections.tidemill.dev Projection ["prjn"] ["tidemill"] Namespaced
-      Ready Lag Rows Parked Revision (Position) (Reason) (Outdated) Age
+      Ready Lag Position Parked Revision (Reason) (Outdated) Age
       scale .spec.replicas .status.replicas .status.selector
     sagas.tidemill.dev Saga ["sga"] ["tidemill"] Namespaced
       Ready Running Completed Compensated Parked (Revision) (Reason) (Outdated) Age

@@ -3,6 +3,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+use std::fmt;
 use std::time::Duration;
 
 /// Why a resource is as it is: a stable word for `reason`, with its class. The table in the documentation is made of it.
@@ -225,6 +226,12 @@ impl Verdict {
             reason,
             message: message.into(),
         }
+    }
+
+    /// NATS didn't answer.
+    pub fn away(error: &impl fmt::Display) -> Verdict {
+        let message = format!("NATS can't do it now: {error}; it is tried again");
+        Verdict::new(Reason::NatsUnavailable, message)
     }
 }
 

@@ -63,6 +63,14 @@ impl Error {
         }
     }
 
+    /// Whether NATS was asked and didn't do it.
+    pub fn says_nats_is_away(&self) -> bool {
+        matches!(
+            self,
+            Error::JetStream(_) | Error::Counters(_) | Error::Start(_)
+        )
+    }
+
     /// Its class.
     pub fn class(&self) -> Class {
         match self {

@@ -5,10 +5,11 @@ use crate::workload::{Common, Parts, Recorded, Runs, Seen, shown};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use tidemill_core::contract::StreamBinding;
-use tidemill_core::figures::ProjectionFigures;
-use tidemill_core::names::{Kind, ResourceId};
+use tidemill_core::figures::{ProjectionFigures, ProjectionProgress};
+use tidemill_core::names::{KeySpace, Kind, ResourceId};
+use tidemill_core::status::SourceProgress;
 use tidemill_crds::Problem;
-use tidemill_crds::common::DeletionPolicy;
+use tidemill_crds::common::{DeletionPolicy, SourcePosition};
 use tidemill_crds::compile::together::{Labels, Streams, bind_projection};
 use tidemill_crds::compile::{self, ProjectionPlan};
 use tidemill_crds::projection::{Projection, ProjectionStatus};
@@ -17,14 +18,8 @@ use tidemill_provision::Installation;
 
 impl Reports for Projection {
     type Status = ProjectionStatus;
-    const FIGURES: &'static [&'static str] = &[
-        "lag",
-        "rows",
-        "parkedKeys",
-        "skipped",
-        "position",
-        "sources",
-    ];
+    const FIGURES: &'static [&'static str] =
+        &["lag", "parkedKeys", "skipped", "position", "sources"];
     const KIND: &'static str = "Projection";
 
     fn present(&self) -> Option<&ProjectionStatus> {
@@ -99,16 +94,42 @@ impl Runs for Projection {
             ..before
         };
         if let Some(seen) = seen {
-            status.replicas = Some(seen.pods);
-            status.outdated_workers = Some(seen.outdated);
+            status.replicas = seen.pods.or(status.replicas);
+            status.outdated_workers = seen.outdated.or(status.outdated_workers);
             status.selector = Some(seen.selector.clone());
             if !seen.counters.is_empty() {
                 let figures = ProjectionFigures::sum(seen.counters.iter().map(Vec::as_slice));
                 status.lag = figures.lag.map(shown);
                 status.parked_keys = Some(shown(figures.parked_keys));
                 status.skipped = Some(shown(figures.left_out));
+                let counters = seen.counters.iter().map(Vec::as_slice);
+                note_progress(&mut status, &ProjectionProgress::of(counters), seen.plan);
             }
         }
         status
     }
+}
+
+fn note_progress(
+    status: &mut ProjectionStatus,
+    progress: &ProjectionProgress,
+    plan: &ProjectionPlan,
+) {
+    let revision = |space: &Option<KeySpace>| Some(space.as_ref()?.revision.to_string());
+    status.revision = revision(&progress.live);
+    status.building_revision = revision(&progress.building);
+    let own = format!("{}/", plan.resource.namespace);
+    let position = progress.sources.iter().map(|(stream, source)| {
+        let name = stream.strip_prefix(&own).unwrap_or(stream);
+        format!("{name}@{}", source.position)
+    });
+    let position: Vec<String> = position.collect();
+    status.position = Some(position.join(","));
+    let source = |(stream, source): (&String, &SourceProgress)| SourcePosition {
+        stream: stream.clone(),
+        incarnation: Some(source.incarnation.clone()),
+        sequence: shown(source.position),
+        lag: Some(shown(source.lag)),
+    };
+    status.sources = progress.sources.iter().map(source).collect();
 }

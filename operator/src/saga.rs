@@ -109,8 +109,8 @@ impl Runs for Saga {
             ..before
         };
         if let Some(seen) = seen {
-            status.replicas = Some(seen.pods);
-            status.outdated_workers = Some(seen.outdated);
+            status.replicas = seen.pods.or(status.replicas);
+            status.outdated_workers = seen.outdated.or(status.outdated_workers);
             status.selector = Some(seen.selector.clone());
             if !seen.counters.is_empty() {
                 let figures = SagaFigures::sum(seen.counters.iter().map(Vec::as_slice));

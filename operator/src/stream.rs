@@ -40,10 +40,9 @@ impl Settled {
 
     /// NATS didn't answer.
     pub fn away(stream: Option<StreamState>, error: ApiError) -> Settled {
-        let message = format!("NATS can't do it now: {error}; it is tried again");
         Settled {
             stream,
-            verdict: Verdict::new(Reason::NatsUnavailable, message),
+            verdict: Verdict::away(&error),
             data_lost: None,
             error: Some(error),
         }

@@ -128,10 +128,10 @@ pub struct Common {
 pub struct Seen<'a, P> {
     /// The plan.
     pub plan: &'a P,
-    /// Pods that there are.
-    pub pods: u32,
+    /// Pods that there are; `None` = nobody looked.
+    pub pods: Option<u32>,
     /// Pods for which there is a newer image.
-    pub outdated: u32,
+    pub outdated: Option<u32>,
     /// What the workers have counted, partition by partition, as it is stored.
     pub counters: Vec<Vec<u8>>,
     /// Label selector of the pods, for autoscalers.
@@ -142,8 +142,8 @@ pub struct Seen<'a, P> {
 #[derive(Debug)]
 struct Reached {
     verdict: Verdict,
-    pods: u32,
-    outdated: u32,
+    pods: Option<u32>,
+    outdated: Option<u32>,
     /// What the workers were told to run; `None` = it didn't come so far.
     worker: Option<WorkerStatus>,
     /// Its own streams that are there.
@@ -155,8 +155,8 @@ impl Reached {
     fn of(verdict: Verdict) -> Reached {
         Reached {
             verdict,
-            pods: 0,
-            outdated: 0,
+            pods: None,
+            outdated: None,
             worker: None,
             streams: Vec::new(),
             error: None,
@@ -165,6 +165,13 @@ impl Reached {
 
     fn stopped(reason: Reason, message: impl Into<String>) -> Reached {
         Reached::of(Verdict::new(reason, message))
+    }
+
+    /// NATS didn't answer.
+    fn away(error: Error) -> Reached {
+        let mut reached = Reached::of(Verdict::away(&error));
+        reached.error = Some(error);
+        reached
     }
 }
 
@@ -249,7 +256,20 @@ fn remembered(before: &[MadeStream], now: Vec<MadeStream>) -> Vec<MadeStream> {
     streams
 }
 
+/// Makes everything as the plan says. That NATS doesn't answer is said in the status, and tried again.
 async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
+    resource: &R,
+    plan: &R::Plan,
+    closing: Option<Closing>,
+    context: &Context<S, K>,
+) -> Result<Reached, Error> {
+    match make(resource, plan, closing, context).await {
+        Err(error) if error.says_nats_is_away() => Ok(Reached::away(error)),
+        made => made,
+    }
+}
+
+async fn make<S: JetStream, K: Kubernetes, R: Runs>(
     resource: &R,
     plan: &R::Plan,
     closing: Option<Closing>,

@@ -110,7 +110,10 @@ async fn close<S: JetStream, K: Kubernetes, R: Runs>(
         return Ok(None);
     }
     let counted = context.jetstream.counters(&id).await;
-    let left = left(counted.as_deref().unwrap_or_default());
+    let left = match &counted {
+        Ok(counters) => left(counters),
+        Err(_) => "how many are left isn't known".to_owned(),
+    };
     if is_overdue {
         let rest = match resource.deletes_data() {
             true => "they go with the log (deletionPolicy: Delete)",
@@ -126,9 +129,13 @@ async fn close<S: JetStream, K: Kubernetes, R: Runs>(
         return Ok(None);
     }
     let mut reached = reach(resource, plan, Some(closing), context).await?;
-    let counters = counted?;
+    let is_known = counted.is_ok();
+    let counters = counted.unwrap_or_else(|error| {
+        reached.error.get_or_insert(error.into());
+        Vec::new()
+    });
     let figures = SagaFigures::sum(counters.iter().map(Vec::as_slice));
-    let is_finished = figures.running + figures.parked == 0;
+    let is_finished = is_known && figures.running + figures.parked == 0;
     let uid = resource.meta().uid.clone().unwrap_or_default();
     let told = reached.verdict.reason == Reason::InForce;
     let quiet = context.quiet_for(&uid, told && is_finished, Instant::now());

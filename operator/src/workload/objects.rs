@@ -71,8 +71,8 @@ pub(super) async fn run<S: JetStream, K: Kubernetes, R: Runs>(
         false => 0,
     };
     Ok(Reached {
-        pods: workers.pods,
-        outdated,
+        pods: Some(workers.pods),
+        outdated: Some(outdated),
         worker: Some(run),
         ..Reached::of(workers.verdict())
     })

@@ -14,7 +14,7 @@ use tidemill_testbed::wait::within;
 
 const DEPLOYMENT: &str = "tidemill-saga-fulfilment";
 
-fn fulfilment(on_delete: &str) -> Value {
+pub(crate) fn fulfilment(on_delete: &str) -> Value {
     let never = json!({"maxAttempts": 100, "initialBackoff": "200ms", "maxBackoff": "200ms"});
     json!({
         "startOn": [{"stream": {"name": "orders"}, "start": {"from": "Beginning"}, "id": "event.subject"}],

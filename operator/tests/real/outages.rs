@@ -1,5 +1,7 @@
 //! What happens when something is away, killed, set back, or there twice.
 
+use crate::closing::fulfilment;
+use crate::workloads::{DEPLOYMENT, order_status};
 use crate::world::{CAP, World};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, CustomResourceExt};
@@ -83,12 +85,35 @@ async fn what_is_away_is_said_and_what_is_back_is_used() {
     let operator = world.operator("a").await;
     world.apply::<EventStream>("orders", json!({})).await;
     world.expect::<EventStream>("orders", "InForce").await;
-    // NATS: nobody touches the resource, it says so all the same.
-    world.server().stop().await.unwrap();
-    let said = world
-        .expect::<EventStream>("orders", "NatsUnavailable")
+    world
+        .apply::<Projection>("order-status", order_status("state"))
         .await;
-    assert!(said.contains("tried again"), "{said}");
+    world.apply::<Saga>("fulfilment", fulfilment("Stop")).await;
+    world
+        .expect::<Projection>("order-status", "WorkersNotReady")
+        .await;
+    world.expect::<Saga>("fulfilment", "WorkersNotReady").await;
+    world.pods_are_ready(DEPLOYMENT).await;
+    world.pods_are_ready("tidemill-saga-fulfilment").await;
+    world.expect::<Projection>("order-status", "InForce").await;
+    world.expect::<Saga>("fulfilment", "InForce").await;
+    // NATS: nobody touches the resources, they say so all the same.
+    world.server().stop().await.unwrap();
+    let said = [
+        world
+            .expect::<EventStream>("orders", "NatsUnavailable")
+            .await,
+        world
+            .expect::<Projection>("order-status", "NatsUnavailable")
+            .await,
+        world.expect::<Saga>("fulfilment", "NatsUnavailable").await,
+    ];
+    for said in said {
+        assert!(said.contains("tried again"), "{said}");
+    }
+    // Its pods are where they were.
+    let status = world.api::<Projection>().get("order-status").await.unwrap();
+    assert_eq!(status.status.unwrap().replicas, Some(1));
     world.apply::<EventStream>("payments", json!({})).await;
     world
         .expect::<EventStream>("payments", "NatsUnavailable")
@@ -96,6 +121,8 @@ async fn what_is_away_is_said_and_what_is_back_is_used() {
     world.server().restart().await.unwrap();
     world.expect::<EventStream>("orders", "InForce").await;
     world.expect::<EventStream>("payments", "InForce").await;
+    world.expect::<Projection>("order-status", "InForce").await;
+    world.expect::<Saga>("fulfilment", "InForce").await;
     // The API server.
     world.plane.restart_apiserver().await.unwrap();
     world.client = world.plane.client().await.unwrap();

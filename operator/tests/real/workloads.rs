@@ -209,12 +209,18 @@ async fn a_worker_runs_what_its_config_map_says() {
     let counted = within(CAP, async || {
         world.touch("order-status").await;
         let found = world.api::<Projection>().get("order-status").await.unwrap();
-        match found.status.and_then(|status| status.lag) {
-            Some(0) => Ok(()),
+        let status = found.status.unwrap_or_default();
+        match (status.lag, status.position.as_deref()) {
+            (Some(0), Some("orders@1")) => Ok(status),
             other => Err(format!("{other:?}")),
         }
     });
-    counted.await.unwrap();
+    let status = counted.await.unwrap();
+    let live = rows.get("live").await.unwrap().unwrap().value;
+    assert_eq!(status.revision.unwrap().as_bytes(), live);
+    assert_eq!(status.building_revision, None);
+    assert_eq!(status.sources[0].stream, "shop/orders");
+    assert_eq!(status.sources[0].sequence, 1);
     operator.stop().await;
 }
 

@@ -94,6 +94,7 @@ impl Observed {
             let tally = checkpoint.tally;
             let counters = ProjectionCounters {
                 revision: space.to_string(),
+                live: String::new(),
                 seen: tally.seen,
                 matched: tally.matched,
                 skipped: tally.skipped,

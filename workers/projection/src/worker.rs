@@ -424,10 +424,11 @@ impl Worker {
         for session in &self.sessions {
             session.stop.cancel();
         }
+        let live = self.live().cloned();
         for session in self.sessions.drain(..) {
             let (space, observer) = (session.plan.space, session.observer);
             match session.task.await {
-                Ok(Ok(_)) => write_counters(&self.counters, &observer),
+                Ok(Ok(_)) => write_counters(&self.counters, &observer, live.as_ref()),
                 Ok(Err(error)) => {
                     tracing::warn!(%space, error = %full_text(&error), "what was in memory is folded again later")
                 }
@@ -441,6 +442,11 @@ impl Worker {
         self.sessions.clear();
     }
 
+    /// The key space that readers see.
+    fn live(&self) -> Option<&KeySpace> {
+        self.situation.as_ref()?.live.as_ref()
+    }
+
     /// Brings counters and readiness up to date.
     fn report(&mut self) {
         let target = self.situation.as_ref().map(|situation| &situation.target);
@@ -449,7 +455,7 @@ impl Worker {
             .iter()
             .filter(|session| Some(&session.plan.space) == target)
         {
-            write_counters(&self.counters, &session.observer);
+            write_counters(&self.counters, &session.observer, self.live());
         }
         // One that was tried again and runs now has found what it waited for.
         for session in &self.sessions {
@@ -495,11 +501,13 @@ impl Worker {
     }
 }
 
-fn write_counters(counters: &Counters, observer: &Observer) {
+fn write_counters(counters: &Counters, observer: &Observer, live: Option<&KeySpace>) {
     let Some(Observed { partitions, .. }) = observer.get() else {
         return;
     };
-    for (partition, values) in partitions {
+    let live = live.map(ToString::to_string).unwrap_or_default();
+    for (partition, mut values) in partitions {
+        values.live.clone_from(&live);
         counters.set(partition, json(&values));
     }
 }
