@@ -243,6 +243,11 @@ impl Nats {
         self.0.events.slow.load(Ordering::Relaxed)
     }
 
+    /// `$JS.API`, or what this connection's domain or prefix makes of it.
+    pub(crate) fn api(&self) -> &str {
+        self.0.api_prefix.trim_end_matches('.')
+    }
+
     /// `$JS.API.<call>` with this connection's domain or prefix.
     pub(crate) fn api_subject(&self, call: &str) -> String {
         format!("{}{call}", self.0.api_prefix)

@@ -98,6 +98,8 @@ pub struct KvBucket {
     stream: String,
     /// `$KV.<bucket>.`
     prefix: String,
+    /// The same, or beyond a domain or an API prefix: only so does a write reach its stream there.
+    write_prefix: String,
     /// Every call names the key or the prefix that it is about.
     shared: bool,
 }
@@ -110,6 +112,7 @@ impl KvBucket {
             bucket: bucket.to_owned(),
             stream: stream_of(bucket),
             prefix: subject_of(bucket, ""),
+            write_prefix: written_at(publisher.nats().api(), &subject_of(bucket, "")),
             shared: false,
         }
     }
@@ -188,7 +191,7 @@ impl KvBucket {
             Bytes::new()
         });
         let message = Publish {
-            subject: format!("{}{key}", self.prefix),
+            subject: format!("{}{key}", self.write_prefix),
             headers,
             payload,
             message_id: None,
@@ -479,6 +482,15 @@ impl Again {
 /// Subject of a key of a bucket; of several, where `key` has wildcards.
 pub fn subject_of(bucket: &str, key: &str) -> String {
     format!("$KV.{bucket}.{key}")
+}
+
+/// Where a client writes what is stored at a bucket's subject: through JetStream's API prefix, if that isn't the usual one, since servers let
+/// no `$KV` of their own pass between domains (nats-server maps `$JS.<domain>.API.$KV.>`, as its other clients rely on).
+pub(crate) fn written_at(api: &str, subject: &str) -> String {
+    match api {
+        "$JS.API" => subject.to_owned(),
+        api => format!("{api}.{subject}"),
+    }
 }
 
 /// The stream behind a bucket.

@@ -12,7 +12,7 @@ mod config;
 
 pub use config::user_name;
 
-use crate::kv::{stream_of, subject_of};
+use crate::kv::{stream_of, subject_of, written_at};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidemill_core::contract::{Contract, ProjectionWorkload, SagaWorkload, Workload};
@@ -280,7 +280,8 @@ impl List<'_> {
         let all = subject_of(bucket, ">");
         self.reads(&rows, ">", "rows, checkpoints and decisions");
         self.call(format!("DIRECT.GET.{rows}.{all}"), "reads rows by key");
-        self.publish(all, "writes rows, checkpoints and decisions");
+        let written = written_at(&self.api, &all);
+        self.publish(written, "writes rows, checkpoints and decisions");
         let (parked, what) = (&workload.parked_stream, "parked events");
         self.reads(parked, ">", what);
         self.call(
@@ -396,7 +397,8 @@ impl List<'_> {
             format!("DIRECT.GET.{}.{own}", stream_of(bucket)),
             &format!("reads {what}, of its own keys"),
         );
-        self.publish(own, &format!("writes {what}, at its own keys"));
+        let written = written_at(&self.api, &own);
+        self.publish(written, &format!("writes {what}, at its own keys"));
     }
 
     /// Reading all its own keys of a shared bucket.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidemill_core::names::{OWNERS_BUCKET, bucket_stream, cluster_key};
 use tidemill_nats::{Guard, KvBucket, KvError, KvWrite, Nats, PublishError, Publisher};
+use tidemill_provision::Installation;
 use tokio_util::sync::CancellationToken;
 
 /// How often the heartbeat is written.
@@ -35,7 +36,10 @@ struct Beat {
 
 /// Whether this cluster has its id, as of now. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct ClusterClaim(Arc<Mutex<State>>);
+pub struct ClusterClaim {
+    state: Arc<Mutex<State>>,
+    problem: Arc<Mutex<Option<String>>>,
+}
 
 #[derive(Clone, Debug, Default)]
 enum State {
@@ -50,7 +54,9 @@ enum State {
 impl ClusterClaim {
     /// One that holds for ever: where nobody else can be.
     pub fn alone() -> ClusterClaim {
-        ClusterClaim(Arc::new(Mutex::new(State::Held { until: None })))
+        let claim = ClusterClaim::default();
+        claim.set(State::Held { until: None });
+        claim
     }
 
     /// Whether streams may be written.
@@ -79,12 +85,23 @@ impl ClusterClaim {
         }
     }
 
+    /// Why the heartbeat wasn't kept when it was last tried.
+    pub fn problem(&self) -> Option<String> {
+        let problem = self.problem.lock();
+        problem.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn set(&self, state: State) {
         *self.lock() = state;
+        self.note(None);
+    }
+
+    fn note(&self, problem: Option<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,8 +147,8 @@ fn taken(cluster: &str, seen: &Seen) -> String {
 pub struct Heart {
     /// NATS.
     pub nats: Nats,
-    /// The cluster id.
-    pub cluster: String,
+    /// With the cluster id.
+    pub installation: Installation,
     /// Where this cluster's uid is.
     pub namespaces: Api<Namespace>,
     /// Uid of a cluster that a person said is gone.
@@ -167,6 +184,7 @@ impl Heart {
                 // The claim runs out by itself.
                 Err(error) => {
                     tracing::warn!(%error, "the heartbeat of the cluster id can't be kept");
+                    claim.note(Some(error.to_string()));
                     RETRY
                 }
             };
@@ -184,7 +202,8 @@ impl Heart {
         let uid = namespace.and_then(|namespace| namespace.metadata.uid);
         let uid = uid.ok_or(BeatError::NoUid)?;
         let incarnation = format!("{:032x}", rand::random::<u128>());
-        JetStream::shared_buckets(&self.nats, &incarnation).await?;
+        let plans = self.installation.shared_buckets(&incarnation);
+        JetStream::shared_buckets(&self.nats, plans).await?;
         Ok(uid)
     }
 
@@ -195,7 +214,7 @@ impl Heart {
         };
         let begin = Instant::now();
         let bucket = KvBucket::new(&Publisher::new(&self.nats, 1), OWNERS_BUCKET);
-        let key = cluster_key(&self.cluster);
+        let key = cluster_key(&self.installation.cluster);
         let entry = bucket.get(&key).await?;
         // What can't be read is nobody's: it was never written by an operator.
         let seen = match entry.as_ref().filter(|entry| !entry.deleted) {
@@ -217,7 +236,10 @@ impl Heart {
         if let Some(seen) = &seen
             && decide(Some(seen), me, self.takeover.as_deref()) == Move::Wait
         {
-            return Ok((State::Taken(taken(&self.cluster, seen)), INTERVAL));
+            return Ok((
+                State::Taken(taken(&self.installation.cluster, seen)),
+                INTERVAL,
+            ));
         }
         let beat = Beat { uid: me.clone() };
         let write = KvWrite {

@@ -5,6 +5,7 @@ use crate::worker::{CREDENTIALS_FOLDER, WorkerDefaults};
 use serde::Deserialize;
 use std::path::Path;
 use tidemill_core::contract::Connection;
+use tidemill_crds::text::ByteSize;
 use tidemill_provision::Installation;
 
 /// What the operator is told.
@@ -22,6 +23,9 @@ pub struct Config {
     /// Copies of streams that don't say how many.
     #[serde(default = "one")]
     pub replicas: u32,
+    /// Most bytes of streams that don't say how many, for accounts that demand a limit of every stream. Default: no limit.
+    #[serde(default)]
+    pub max_stream_bytes: Option<ByteSize>,
     /// What all workers run with.
     pub workers: WorkerDefaults,
     /// How long a resource that goes waits for its data to be deleted, in seconds; then the data stays and the resource goes.
@@ -71,7 +75,11 @@ impl Config {
             problem,
         };
         let text = std::fs::read_to_string(file).map_err(|problem| error(problem.to_string()))?;
-        Config::parse(&text).map_err(|problem| error(problem.to_string()))
+        let config = Config::parse(&text).map_err(|problem| error(problem.to_string()))?;
+        if let Some(Err(problem)) = config.max_stream_bytes.as_ref().map(ByteSize::bytes) {
+            return Err(error(format!("maxStreamBytes: {problem}")));
+        }
+        Ok(config)
     }
 
     /// Reads the text of a file.
@@ -97,6 +105,10 @@ impl Config {
             cluster: self.cluster_id.clone(),
             subject_root: self.nats.subject_root.clone(),
             replicas: self.replicas,
+            bytes_max: self
+                .max_stream_bytes
+                .as_ref()
+                .and_then(|size| size.bytes().ok()),
         }
     }
 }

@@ -106,7 +106,7 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
         self.fence()?;
         match self.cluster.holds() {
             true => Ok(()),
-            false => Err(Error::ClusterUnclaimed),
+            false => Err(Error::ClusterUnclaimed(self.cluster.problem())),
         }
     }
 
@@ -117,8 +117,8 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
     pub async fn shared_buckets(&self) -> Result<(), Error> {
         let make = async || {
             self.fence_nats()?;
-            let incarnation = (self.incarnation)();
-            Ok(self.jetstream.shared_buckets(&incarnation).await?)
+            let plans = self.installation.shared_buckets(&(self.incarnation)());
+            Ok(self.jetstream.shared_buckets(plans).await?)
         };
         self.shared.get_or_try_init(make).await.map(|_| ())
     }

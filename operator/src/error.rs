@@ -21,8 +21,8 @@ pub enum Error {
     #[error(transparent)]
     Start(Box<StartError>),
     /// It isn't known whether the cluster id is this cluster's.
-    #[error("the heartbeat of the cluster id is not written yet")]
-    ClusterUnclaimed,
+    #[error("the heartbeat of the cluster id is not written yet{}", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    ClusterUnclaimed(Option<String>),
     /// Another operator has the lease.
     #[error("another operator leads")]
     Fenced,
@@ -58,17 +58,9 @@ impl Error {
             Error::JetStream(_)
             | Error::Counters(_)
             | Error::Start(_)
-            | Error::ClusterUnclaimed => true,
+            | Error::ClusterUnclaimed(_) => true,
             Error::Kubernetes(_) | Error::Fenced => false,
         }
-    }
-
-    /// Whether NATS was asked and didn't do it.
-    pub fn says_nats_is_away(&self) -> bool {
-        matches!(
-            self,
-            Error::JetStream(_) | Error::Counters(_) | Error::Start(_)
-        )
     }
 
     /// Its class.
@@ -79,7 +71,7 @@ impl Error {
             | Error::JetStream(_)
             | Error::Counters(_)
             | Error::Start(_)
-            | Error::ClusterUnclaimed => Class::Transient,
+            | Error::ClusterUnclaimed(_) => Class::Transient,
             Error::Fenced => Class::Fenced,
         }
     }

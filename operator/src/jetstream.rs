@@ -37,7 +37,7 @@ pub trait JetStream: Clone + Send + Sync + 'static {
     /// Makes the buckets that all workers share, where they aren't there.
     fn shared_buckets(
         &self,
-        incarnation: &str,
+        plans: [StreamPlan; 4],
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
 
     /// Stores where the streams of a contract are begun that are begun at their end; what is stored already stays.
@@ -99,8 +99,8 @@ impl JetStream for Nats {
         provision::losses(self, present, config, changed).await
     }
 
-    async fn shared_buckets(&self, incarnation: &str) -> Result<(), ApiError> {
-        for plan in StreamPlan::shared_buckets(incarnation) {
+    async fn shared_buckets(&self, plans: [StreamPlan; 4]) -> Result<(), ApiError> {
+        for plan in plans {
             if let Outcome::Conflict(why) = provision::ensure(self, &plan).await? {
                 return Err(ApiError::Form(plan.name, why));
             }

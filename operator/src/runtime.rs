@@ -148,7 +148,7 @@ impl Runtime {
         let heart = Heart {
             nats: self.nats.clone(),
             namespaces: Api::all(self.client.clone()),
-            cluster: self.config.cluster_id.clone(),
+            installation: self.config.installation(),
             takeover: self.config.takeover.clone(),
         };
         heart.run(claim, stop)

@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::jetstream::JetStream;
 use crate::kubernetes::{Kubernetes, Object, Said, shown};
 use plan::{Planned, Step};
+use tidemill_nats::StreamState;
 use tidemill_nats::provision::{StreamPlan, owner_of};
-use tidemill_nats::{ApiError, StreamState};
 
 pub use plan::{Known, Policy};
 
@@ -24,7 +24,7 @@ pub struct Settled {
     /// What was lost for good, just now.
     pub data_lost: Option<String>,
     /// Why it isn't as it shall be yet.
-    pub error: Option<ApiError>,
+    pub error: Option<Error>,
 }
 
 impl Settled {
@@ -39,7 +39,8 @@ impl Settled {
     }
 
     /// NATS didn't answer.
-    pub fn away(stream: Option<StreamState>, error: ApiError) -> Settled {
+    pub fn away(stream: Option<StreamState>, error: impl Into<Error>) -> Settled {
+        let error = error.into();
         Settled {
             stream,
             verdict: Verdict::away(&error),
@@ -88,15 +89,21 @@ pub async fn settle<S: JetStream, K: Kubernetes, O: Object>(
         data_lost,
     } = plan::plan(wanted, policy, known, &observed);
     let name = &wanted.name;
+    if step != Step::Nothing {
+        match context.fence_nats() {
+            Err(error) if error.is_of_nats() => {
+                return Ok(Settled::away(known_as(observed.stream), error));
+            }
+            fenced => fenced?,
+        }
+    }
     let (done, reason, note) = match &step {
         Step::Nothing => return Ok(Settled::of(known_as(observed.stream), verdict)),
         Step::Create(config) => {
-            context.fence_nats()?;
             let done = context.jetstream.create(name, config).await;
             (done, "Created", format!("stream {name} was made"))
         }
         Step::Update { config, changed } => {
-            context.fence_nats()?;
             let done = context.jetstream.update(name, config).await;
             let note = format!("stream {name}: {} changed", changed.join(", "));
             (done, "Updated", note)

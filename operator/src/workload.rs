@@ -167,9 +167,15 @@ impl Reached {
         Reached::of(Verdict::new(reason, message))
     }
 
-    /// NATS didn't answer.
-    fn away(error: Error) -> Reached {
-        let mut reached = Reached::of(Verdict::away(&error));
+    /// NATS didn't do it.
+    fn undone(error: Error) -> Reached {
+        let verdict = match &error {
+            Error::JetStream(error) if !error.may_pass() => {
+                Verdict::new(Reason::Refused, format!("NATS refuses it: {error}"))
+            }
+            error => Verdict::away(error),
+        };
+        let mut reached = Reached::of(verdict);
         reached.error = Some(error);
         reached
     }
@@ -256,7 +262,7 @@ fn remembered(before: &[MadeStream], now: Vec<MadeStream>) -> Vec<MadeStream> {
     streams
 }
 
-/// Makes everything as the plan says. That NATS doesn't answer is said in the status, and tried again.
+/// Makes everything as the plan says. That NATS doesn't answer, or refuses, is said in the status, and tried again.
 async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
     resource: &R,
     plan: &R::Plan,
@@ -264,7 +270,7 @@ async fn reach<S: JetStream, K: Kubernetes, R: Runs>(
     context: &Context<S, K>,
 ) -> Result<Reached, Error> {
     match make(resource, plan, closing, context).await {
-        Err(error) if error.says_nats_is_away() => Ok(Reached::away(error)),
+        Err(error) if error.is_of_nats() => Ok(Reached::undone(error)),
         made => made,
     }
 }
@@ -322,7 +328,7 @@ async fn make<S: JetStream, K: Kubernetes, R: Runs>(
         if verdict.reason.class() != Class::Ready {
             return Ok(Reached {
                 streams: made,
-                error: error.map(Error::from),
+                error,
                 ..Reached::of(verdict)
             });
         }

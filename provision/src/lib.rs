@@ -22,6 +22,8 @@ pub struct Installation {
     pub subject_root: String,
     /// Copies of streams that don't say how many.
     pub replicas: u32,
+    /// Most bytes of streams that don't say how many: some accounts demand a limit of every stream. `None` = none.
+    pub bytes_max: Option<u64>,
 }
 
 impl Installation {
@@ -42,7 +44,7 @@ impl Installation {
         };
         made.replicas = self.replicas(settings.replicas);
         made.limits = provision::Limits {
-            bytes_max: settings.max_bytes,
+            bytes_max: settings.max_bytes.or(self.bytes_max),
             age_max: settings.max_age_ms.map(Duration::from_millis),
             messages_max: settings.max_messages,
             messages_per_subject_max: settings.max_messages_per_subject,
@@ -67,6 +69,11 @@ impl Installation {
         made
     }
 
+    /// The buckets that all resources share.
+    pub fn shared_buckets(&self, incarnation: &str) -> [StreamPlan; 4] {
+        StreamPlan::shared_buckets(incarnation).map(|plan| self.with_defaults(plan))
+    }
+
     /// Parked stream and rows bucket of a Projection. The first pins the name of the second, so it is made last: a name that can't be
     /// had can still be changed.
     pub fn projection(&self, plan: &ProjectionPlan, incarnation: &str) -> [StreamPlan; 2] {
@@ -83,7 +90,7 @@ impl Installation {
                 value: plan.rows.name.clone(),
                 why: "the rows are in the old bucket; write its name, or make another Projection",
             }],
-            ..StreamPlan::parked(&plan.resource, &self.subject_root, mark)
+            ..self.parked(&plan.resource, mark)
         };
         [parked, self.with_settings(rows, &plan.rows)]
     }
@@ -109,7 +116,7 @@ impl Installation {
                 value: plan.log.name.clone(),
                 why: "the instances are in the old stream; write its name, or make another Saga",
             }],
-            ..StreamPlan::parked(&plan.resource, &self.subject_root, mark)
+            ..self.parked(&plan.resource, mark)
         };
         [parked, self.with_settings(log, &plan.log)]
     }
@@ -118,9 +125,19 @@ impl Installation {
         Mark::of(&self.cluster, resource, incarnation)
     }
 
+    fn parked(&self, resource: &ResourceId, mark: Mark) -> StreamPlan {
+        self.with_defaults(StreamPlan::parked(resource, &self.subject_root, mark))
+    }
+
+    fn with_defaults(&self, mut plan: StreamPlan) -> StreamPlan {
+        plan.replicas = self.replicas(None);
+        plan.limits.bytes_max = self.bytes_max;
+        plan
+    }
+
     fn with_settings(&self, mut plan: StreamPlan, settings: &StorageSettings) -> StreamPlan {
         plan.replicas = self.replicas(settings.replicas);
-        plan.limits.bytes_max = settings.max_bytes;
+        plan.limits.bytes_max = settings.max_bytes.or(self.bytes_max);
         place(&mut plan, settings.placement.as_ref());
         plan
     }

@@ -49,8 +49,9 @@ pub(crate) async fn apply(
         subject_root: connection.subject_root.clone(),
         // One server holds one copy.
         replicas: 1,
+        bytes_max: None,
     };
-    for plan in StreamPlan::shared_buckets(&incarnation()) {
+    for plan in installation.shared_buckets(&incarnation()) {
         make(nats, &plan, "shared buckets", &mut applied).await?;
     }
     let planned = |declared: &Declared| declared.plan.clone().map(|plan| (declared.clone(), plan));

@@ -54,6 +54,9 @@ jetstream {
 {{- define "tidemill.config" -}}
 clusterId: {{ .Values.clusterId }}
 replicas: {{ .Values.nats.replicas }}
+{{- with .Values.nats.maxStreamBytes }}
+maxStreamBytes: {{ . }}
+{{- end }}
 nats:
   servers: {{ include "tidemill.servers" . }}
   {{- with .Values.nats.credentialsSecret }}

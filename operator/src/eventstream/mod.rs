@@ -70,7 +70,7 @@ pub async fn reconcile<S: JetStream, K: Kubernetes>(
     }
     crate::status::write(&*resource, &wanted, &verdict, &context).await?;
     // Said first, so that whoever waits knows why; then it is tried again as any error is.
-    error.map_or(Ok(verdict.look_again()), |error| Err(error.into()))
+    error.map_or(Ok(verdict.look_again()), Err)
 }
 
 /// It is going: deletes its stream, if the spec says so.

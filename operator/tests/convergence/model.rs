@@ -221,8 +221,8 @@ impl JetStream for Model {
         self.jetstream(|_| Ok(Vec::new()))
     }
 
-    async fn shared_buckets(&self, incarnation: &str) -> Result<(), ApiError> {
-        for plan in StreamPlan::shared_buckets(incarnation) {
+    async fn shared_buckets(&self, plans: [StreamPlan; 4]) -> Result<(), ApiError> {
+        for plan in plans {
             self.jetstream(|state| match state.streams.contains_key(&plan.name) {
                 true => Ok(()),
                 false => state.write("CREATE", &plan.name, &plan.config()),

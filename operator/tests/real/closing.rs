@@ -9,7 +9,6 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tidemill_crds::eventstream::EventStream;
 use tidemill_crds::saga::Saga;
-use tidemill_nats::{HeaderMap, Publish, Publisher};
 use tidemill_testbed::wait::within;
 
 const DEPLOYMENT: &str = "tidemill-saga-fulfilment";
@@ -28,29 +27,6 @@ pub(crate) fn fulfilment(on_delete: &str) -> Value {
 }
 
 impl World {
-    async fn place(&self, order: &str) {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("ce-specversion", "1.0"),
-            ("ce-id", order),
-            ("ce-source", "/test"),
-            ("ce-type", "OrderPlaced"),
-            ("ce-subject", order),
-        ] {
-            headers.insert(name, value);
-        }
-        let subject = format!("shop.orders.{order}.OrderPlaced");
-        let placed = Publish {
-            headers,
-            ..Publish::new(subject, "{}")
-        };
-        Publisher::new(&self.nats, 1)
-            .publish(placed)
-            .await
-            .await
-            .unwrap();
-    }
-
     /// Waits for figures in the status.
     async fn counts(&self, expected: &[(&str, u64)]) {
         let sagas: Api<Saga> = self.api();

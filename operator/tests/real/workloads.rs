@@ -54,7 +54,42 @@ impl World {
             .unwrap();
     }
 
-    async fn contract(&self) -> (String, Contract) {
+    /// An order is placed.
+    pub(crate) async fn place(&self, order: &str) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("ce-specversion", "1.0"),
+            ("ce-id", order),
+            ("ce-source", "/test"),
+            ("ce-type", "OrderPlaced"),
+            ("ce-subject", order),
+        ] {
+            headers.insert(name, value);
+        }
+        let placed = Publish {
+            headers,
+            ..Publish::new(format!("shop.orders.{order}.OrderPlaced"), "{}")
+        };
+        let publisher = Publisher::new(&self.nats, 1);
+        publisher.publish(placed).await.await.unwrap();
+    }
+
+    /// The row of an order, once it is there.
+    pub(crate) async fn row(&self, order: &str) -> String {
+        let rows = KvBucket::new(&Publisher::new(&self.nats, 1), "shop_order-status_rows");
+        let row = within(CAP, async || {
+            let live = rows.get("live").await.map_err(|error| error.to_string())?;
+            let live = live.ok_or("no rows yet")?;
+            let key = format!("{}.{order}", String::from_utf8_lossy(&live.value));
+            match rows.get(&key).await.map_err(|error| error.to_string())? {
+                Some(row) => Ok(String::from_utf8_lossy(&row.value).into_owned()),
+                None => Err("no row yet".to_owned()),
+            }
+        });
+        row.await.unwrap()
+    }
+
+    pub(crate) async fn contract(&self) -> (String, Contract) {
         self.contract_of(DEPLOYMENT).await
     }
 
@@ -178,33 +213,9 @@ async fn a_worker_runs_what_its_config_map_says() {
         .await;
     let (_, contract) = world.contract().await;
     let _worker = run_worker(&contract);
-    let publisher = Publisher::new(&world.nats, 1);
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        ("ce-specversion", "1.0"),
-        ("ce-id", "1"),
-        ("ce-source", "/test"),
-        ("ce-type", "OrderPlaced"),
-        ("ce-subject", "o-1"),
-    ] {
-        headers.insert(name, value);
-    }
-    let placed = Publish {
-        headers,
-        ..Publish::new("shop.orders.o-1.OrderPlaced", "{}")
-    };
-    publisher.publish(placed).await.await.unwrap();
-    let rows = KvBucket::new(&publisher, "shop_order-status_rows");
-    let row = within(CAP, async || {
-        let live = rows.get("live").await.map_err(|error| error.to_string())?;
-        let live = live.ok_or("no rows yet")?;
-        let key = format!("{}.o-1", String::from_utf8_lossy(&live.value));
-        match rows.get(&key).await.map_err(|error| error.to_string())? {
-            Some(row) => Ok(String::from_utf8_lossy(&row.value).into_owned()),
-            None => Err("no row yet".to_owned()),
-        }
-    });
-    assert_eq!(row.await.unwrap(), r#"{"state":"placed"}"#);
+    world.place("o-1").await;
+    let rows = KvBucket::new(&Publisher::new(&world.nats, 1), "shop_order-status_rows");
+    assert_eq!(world.row("o-1").await, r#"{"state":"placed"}"#);
     // What it counts is seen when the resource is next looked at.
     let counted = within(CAP, async || {
         world.touch("order-status").await;

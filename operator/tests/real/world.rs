@@ -10,6 +10,7 @@ use tidemill_crds::eventstream::EventStream;
 use tidemill_crds::projection::Projection;
 use tidemill_crds::saga::Saga;
 use tidemill_nats::Nats;
+use tidemill_operator::config::Config;
 use tidemill_operator::kubernetes::Object;
 use tidemill_operator::runtime::Runtime;
 use tidemill_service::{Health, Metrics};
@@ -116,10 +117,11 @@ impl World {
         }
         let (stop, health) = (CancellationToken::new(), Health::new());
         let metrics = Metrics::new();
+        let config: Config = serde_json::from_value(config).unwrap();
         let runtime = Runtime {
             client,
-            nats: Nats::connect(&connection, pod).await.unwrap(),
-            config: serde_json::from_value(config).unwrap(),
+            nats: Nats::connect(&config.nats, pod).await.unwrap(),
+            config,
             namespace: "default".to_owned(),
             pod: pod.to_owned(),
             health: health.clone(),
