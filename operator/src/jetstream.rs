@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 use std::future::Future;
+use std::time::Duration;
 use tidemill_core::contract::Contract;
 use tidemill_core::names::{
     COUNTERS_BUCKET, OWNERS_BUCKET, REVISIONS_BUCKET, ResourceId, SUMMARIES_BUCKET, bucket_stream,
@@ -73,13 +74,31 @@ pub trait JetStream: Clone + Send + Sync + 'static {
     fn forget(&self, resource: &ResourceId) -> impl Future<Output = Result<(), ApiError>> + Send;
 }
 
+/// Longest wait for one answer.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+/// An answer, or that there is none now: calls that go on by themselves when NATS is back would hold up whatever else is to be done for their
+/// resource, even its deletion.
+async fn answered<T, E: From<ApiError>>(
+    nats: &Nats,
+    call: &str,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let mut status = nats.status();
+    tokio::select! {
+        biased;
+        _ = status.wait_for(|status| !status.connected) => {
+            Err(ApiError::Disconnected(call.to_owned()).into())
+        }
+        answer = answer => answer,
+        () = tokio::time::sleep(ANSWER_MAX) => Err(ApiError::TimedOut(call.to_owned()).into()),
+    }
+}
+
 impl JetStream for Nats {
     async fn stream(&self, name: &str) -> Result<Option<StreamState>, ApiError> {
-        if !self.status().borrow().connected {
-            // A call would wait for its answer, resource after resource.
-            return Err(ApiError::Disconnected(format!("STREAM.INFO.{name}")));
-        }
-        match self.stream_state(name).await {
+        let call = format!("STREAM.INFO.{name}");
+        match answered(self, &call, self.stream_state(name)).await {
             Ok(state) => Ok(Some(state)),
             Err(ApiError::StreamMissing(_)) => Ok(None),
             Err(error) => Err(error),
@@ -87,7 +106,7 @@ impl JetStream for Nats {
     }
 
     async fn streams_on(&self, subject: &str) -> Result<Vec<String>, ApiError> {
-        Nats::streams_on(self, subject).await
+        answered(self, "STREAM.NAMES", Nats::streams_on(self, subject)).await
     }
 
     async fn losses(
@@ -96,12 +115,15 @@ impl JetStream for Nats {
         config: &Map<String, Value>,
         changed: &[String],
     ) -> Result<Vec<Loss>, ApiError> {
-        provision::losses(self, present, config, changed).await
+        let losses = provision::losses(self, present, config, changed);
+        answered(self, "STREAM.MSG.GET", losses).await
     }
 
     async fn shared_buckets(&self, plans: [StreamPlan; 4]) -> Result<(), ApiError> {
         for plan in plans {
-            if let Outcome::Conflict(why) = provision::ensure(self, &plan).await? {
+            let call = format!("STREAM.CREATE.{}", plan.name);
+            let made = answered(self, &call, provision::ensure(self, &plan)).await?;
+            if let Outcome::Conflict(why) = made {
                 return Err(ApiError::Form(plan.name, why));
             }
         }
@@ -109,12 +131,18 @@ impl JetStream for Nats {
     }
 
     async fn remember_starts(&self, contract: &Contract) -> Result<(), StartError> {
-        starts::remember(self, contract).await
+        answered(self, COUNTERS_BUCKET, starts::remember(self, contract)).await
     }
 
     async fn counters(&self, resource: &ResourceId) -> Result<Vec<Vec<u8>>, KvError> {
         let bucket = KvBucket::new(&Publisher::new(self, 1), COUNTERS_BUCKET);
-        let entries = match bucket.entries(&resource.key_prefix()).await {
+        let prefix = resource.key_prefix();
+        let read = async { Ok(bucket.entries(&prefix).await) };
+        let read = answered(self, COUNTERS_BUCKET, read).await;
+        let entries = match read.unwrap_or_else(|source| {
+            let bucket = COUNTERS_BUCKET.to_owned();
+            Err(KvError::Get { bucket, source })
+        }) {
             Ok(entries) => entries,
             // Nobody has counted anything yet.
             Err(KvError::Read {
@@ -130,15 +158,18 @@ impl JetStream for Nats {
     }
 
     async fn create(&self, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {
-        provision::create(self, name, config).await
+        let call = format!("STREAM.CREATE.{name}");
+        answered(self, &call, provision::create(self, name, config)).await
     }
 
     async fn update(&self, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {
-        provision::update(self, name, config).await
+        let call = format!("STREAM.UPDATE.{name}");
+        answered(self, &call, provision::update(self, name, config)).await
     }
 
     async fn delete(&self, name: &str) -> Result<(), ApiError> {
-        provision::remove(self, name).await
+        let call = format!("STREAM.DELETE.{name}");
+        answered(self, &call, provision::remove(self, name)).await
     }
 
     async fn forget(&self, resource: &ResourceId) -> Result<(), ApiError> {
@@ -150,7 +181,9 @@ impl JetStream for Nats {
             SUMMARIES_BUCKET,
         ] {
             let keys = subject_of(bucket, &format!("{prefix}.>"));
-            provision::purge(self, &bucket_stream(bucket), &keys).await?;
+            let stream = bucket_stream(bucket);
+            let call = format!("STREAM.PURGE.{stream}");
+            answered(self, &call, provision::purge(self, &stream, &keys)).await?;
         }
         Ok(())
     }

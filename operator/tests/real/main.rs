@@ -10,6 +10,7 @@ mod accounts;
 mod chart;
 mod closing;
 mod eventstreams;
+mod namespaces;
 mod outages;
 mod policies;
 mod readiness;

@@ -287,6 +287,22 @@ impl ControlPlane {
         &self.identity
     }
 
+    /// Starts some of Kubernetes' own controllers, such as `namespace-controller`; dropping them kills them.
+    ///
+    /// # Errors
+    /// If the program isn't there or doesn't start.
+    pub fn controllers(&self, names: &[&str]) -> Result<Process, ControlPlaneError> {
+        // Each controller has rights of its own, which the account of the program hasn't.
+        let kubeconfig = &self.kubeconfig;
+        let process = Process::builder(self.programs.path("kube-controller-manager")?)
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .args(["--controllers", &names.join(",")])
+            .args(["--leader-elect=false", "--secure-port=0"])
+            .spawn()?;
+        Ok(process)
+    }
+
     /// A kubectl that talks to it.
     ///
     /// # Errors
