@@ -1,3 +1,5 @@
+mod kubectl;
+
 use super::*;
 use crate::yaml::tree::Step;
 use proptest::prelude::*;
