@@ -342,7 +342,7 @@ fn streams_that_a_definition_names_must_be_there_and_open_to_it() {
         (
             &[],
             reads,
-            "spec.startOn[0].stream: there is no EventStream shop/orders; there is none in that namespace",
+            "spec.startOn[0].stream: there is no EventStream shop/orders; apply it, or mend the name",
         ),
         (
             &[("shop/order", "")],
@@ -352,7 +352,7 @@ fn streams_that_a_definition_names_must_be_there_and_open_to_it() {
         (
             &[("shop/payments", "")],
             reads,
-            "spec.startOn[0].stream: there is no EventStream shop/orders; here are payments",
+            "spec.startOn[0].stream: there is no EventStream shop/orders; known here: payments",
         ),
         (
             &[("other/orders", "")],

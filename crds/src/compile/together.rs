@@ -175,8 +175,9 @@ fn missing(stream: &StreamRef, streams: &Streams) -> String {
     let hint = match (closest(&stream.name, here.iter().copied()), elsewhere) {
         (Some(meant), _) => format!("; did you mean `{meant}`?"),
         (None, Some(other)) => format!("; namespace {} has one: name it too", other.namespace),
-        (None, None) if here.is_empty() => "; there is none in that namespace".to_owned(),
-        (None, None) => format!("; here are {}", here.join(", ")),
+        // Who asks may know only some of those that there are.
+        (None, None) if here.is_empty() => "; apply it, or mend the name".to_owned(),
+        (None, None) => format!("; known here: {}", here.join(", ")),
     };
     format!("there is no EventStream {stream}{hint}")
 }

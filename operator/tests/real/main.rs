@@ -17,3 +17,4 @@ mod readiness;
 mod upgrades;
 mod workloads;
 mod world;
+mod wrong;
