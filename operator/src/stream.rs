@@ -98,7 +98,12 @@ pub async fn settle<S: JetStream, K: Kubernetes, O: Object>(
         }
     }
     let (done, reason, note) = match &step {
-        Step::Nothing => return Ok(Settled::of(known_as(observed.stream), verdict)),
+        Step::Nothing => {
+            return Ok(Settled {
+                data_lost,
+                ..Settled::of(known_as(observed.stream), verdict)
+            });
+        }
         Step::Create(config) => {
             let done = context.jetstream.create(name, config).await;
             (done, "Created", format!("stream {name} was made"))

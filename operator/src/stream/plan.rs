@@ -3,7 +3,9 @@
 use crate::conditions::{Reason, Verdict};
 use serde_json::{Map, Value, json};
 use tidemill_nats::StreamState;
-use tidemill_nats::provision::{Decision, Loss, Overlap, Refusal, StreamPlan, Take, decide};
+use tidemill_nats::provision::{
+    Decision, Loss, Overlap, Refusal, StreamPlan, Take, decide, owner_of,
+};
 
 /// What was seen of the stream.
 #[derive(Clone, Debug)]
@@ -70,6 +72,19 @@ pub(super) fn plan(
     known: &Known,
     observed: &Observed,
 ) -> Planned {
+    let mut planned = decided(wanted, policy, known, observed);
+    // Whoever made it again, and even if it was this operator before it died and could say so.
+    if let (Some(incarnation), Some(present)) = (&known.incarnation, &observed.stream) {
+        let is_ours =
+            policy.observe || owner_of(&present.metadata()) == Some(wanted.mark.to_string());
+        if is_ours && *incarnation != present.incarnation {
+            planned.data_lost = Some(made_again(wanted, incarnation, known.last));
+        }
+    }
+    planned
+}
+
+fn decided(wanted: &StreamPlan, policy: &Policy, known: &Known, observed: &Observed) -> Planned {
     let stay = |reason, message: String| Planned {
         step: Step::Nothing,
         verdict: Verdict::new(reason, message),
@@ -205,15 +220,18 @@ fn permitted_by(refusal: &Refusal, kind: &str) -> String {
 fn recreated(wanted: &StreamPlan, incarnation: &str, last: u64, verdict: Verdict) -> Planned {
     let mut config = wanted.config();
     config.insert("first_seq".to_owned(), json!(last.saturating_add(1)));
-    let lost = format!(
-        "stream {} (incarnation {incarnation}) was gone and was made again, empty: its events up to {last} are lost; what is folded of them says SourceReset until a person accepts it",
-        wanted.name
-    );
     Planned {
         step: Step::Create(config),
         verdict,
-        data_lost: Some(lost),
+        data_lost: Some(made_again(wanted, incarnation, last)),
     }
+}
+
+fn made_again(wanted: &StreamPlan, incarnation: &str, last: u64) -> String {
+    format!(
+        "stream {} (incarnation {incarnation}) was gone and was made again: its events up to {last} are lost; what is folded of them says SourceReset until a person accepts it",
+        wanted.name
+    )
 }
 
 fn takes_more(changed: &[String]) -> bool {

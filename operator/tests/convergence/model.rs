@@ -115,14 +115,27 @@ impl Model {
                     }
                 }
             }
-            json!({
+            let all = json!({
                 "streams": streams,
                 "starts": state.starts,
                 "objects": objects,
                 "children": state.children,
-            })
+            });
+            without_incarnations(&all)
         })
     }
+}
+
+/// The same with one incarnation, `i-`, in place of `i-<number>`.
+fn without_incarnations(all: &Value) -> Value {
+    let text = all.to_string();
+    let mut parts = text.split("i-");
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        kept.push_str("i-");
+        kept.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    serde_json::from_str(&kept).unwrap()
 }
 
 fn refused(call: &str, code: u64, description: &str) -> ApiError {

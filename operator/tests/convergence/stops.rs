@@ -4,6 +4,7 @@ use crate::model::{Model, Stop};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tidemill_crds::projection::Projection;
 use tidemill_crds::saga::Saga;
 use tidemill_operator::cluster_id::ClusterClaim;
@@ -33,8 +34,11 @@ fn context(model: &Model) -> Arc<Context<Model, Model>> {
         (Claim::alone(), ClusterClaim::alone()),
         Meters::register(&Metrics::new()),
     );
-    // The same each time, so that worlds can be compared.
-    context.incarnation = || "i-1".to_owned();
+    // Another each time; where worlds are compared, all are the same.
+    context.incarnation = || {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        format!("i-{}", MADE.fetch_add(1, Ordering::Relaxed))
+    };
     Arc::new(context)
 }
 
@@ -179,7 +183,7 @@ async fn any_stop_comes_to_the_same_end() {
         panic!("there are more");
     };
     type Change<'a> = &'a dyn Fn(&Model);
-    let cases: [(&str, Change<'_>); 8] = [
+    let cases: [(&str, Change<'_>); 9] = [
         ("nothing changes", &|_| {}),
         ("a limit is set", &|model| {
             change(model, orders, json!({"limits": {"maxMessages": 5}}));
@@ -193,6 +197,10 @@ async fn any_stop_comes_to_the_same_end() {
                 let stream = state.streams.get_mut("shop_orders").unwrap();
                 stream.config["max_msgs"] = json!(7);
             });
+        }),
+        ("a stream is gone and may be made again", &|model| {
+            change(model, orders, json!({"onLoss": "Recreate"}));
+            model.with(|state| state.streams.remove("shop_orders"));
         }),
         ("the streams are gone", &|model| {
             model.with(|state| {
