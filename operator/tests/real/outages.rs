@@ -2,7 +2,7 @@
 
 use crate::closing::fulfilment;
 use crate::workloads::{DEPLOYMENT, order_status};
-use crate::world::{CAP, World};
+use crate::world::{CAP, Operator, World};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, CustomResourceExt};
 use serde_json::json;
@@ -129,6 +129,44 @@ async fn what_is_away_is_said_and_what_is_back_is_used() {
     world.apply::<EventStream>("refunds", json!({})).await;
     world.expect::<EventStream>("refunds", "InForce").await;
     operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_api_server_is_away_neither_of_two_operators_leads() {
+    let mut world = World::start().await;
+    let (first, second) = (world.operator("a").await, world.operator("b").await);
+    world.apply::<EventStream>("orders", json!({})).await;
+    world.expect::<EventStream>("orders", "InForce").await;
+    assert_eq!(leading([&first, &second]), 1);
+    world.plane.stop_apiserver().await.unwrap();
+    // The lease runs out, and nobody can take it.
+    let nobody = within(CAP, async || match leading([&first, &second]) {
+        0 => Ok(()),
+        some => Err(some),
+    });
+    nobody.await.unwrap();
+    // What is done to the stream meanwhile isn't mended by anybody.
+    let jetstream = world.nats.jetstream();
+    let stream = jetstream.get_stream("shop_orders").await.unwrap();
+    let mut config = stream.cached_info().config.clone();
+    config.max_messages = 99;
+    jetstream.update_stream(config).await.unwrap();
+    world.plane.restart_apiserver().await.unwrap();
+    world.client = world.plane.client().await.unwrap();
+    let mended = within(CAP, async || match world.config("shop_orders").await {
+        config if config["max_msgs"] == -1 => Ok(()),
+        config => Err(config),
+    });
+    mended.await.unwrap();
+    assert_eq!(leading([&first, &second]), 1);
+    first.stop().await;
+    second.stop().await;
+}
+
+/// How many operators lead, as they say themselves.
+fn leading(operators: [&Operator; 2]) -> usize {
+    let leads = |operator: &&Operator| operator.metrics().contains("tidemill_operator_leads 1");
+    operators.iter().filter(|operator| leads(operator)).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -208,6 +208,40 @@ async fn a_lost_stream_is_made_again_if_the_spec_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn limits_delete_events_only_when_a_person_says_so() {
+    let world = World::start().await;
+    let operator = world.operator("a").await;
+    let limited = |number: u32| json!({"limits": {"maxMessages": number, "onFull": "DropOldest"}});
+    world.apply::<EventStream>("orders", limited(10)).await;
+    world.expect::<EventStream>("orders", "InForce").await;
+    for order in 1..=4 {
+        world.place(&format!("o-{order}")).await;
+    }
+    world.apply::<EventStream>("orders", limited(3)).await;
+    let said = world
+        .expect::<EventStream>("orders", "WouldLoseEvents")
+        .await;
+    assert!(
+        said.contains("limits.maxMessages: the oldest 1 events"),
+        "{said}"
+    );
+    assert_eq!(world.config("shop_orders").await["max_msgs"], 10);
+    let allowed = json!({"metadata": {"annotations": {"tidemill.dev/allow-loss": "true"}}});
+    let streams = world.api::<EventStream>();
+    let params = PatchParams::default();
+    streams
+        .patch("orders", &params, &Patch::Merge(allowed))
+        .await
+        .unwrap();
+    world.expect::<EventStream>("orders", "InForce").await;
+    assert_eq!(
+        world.nats.stream_state("shop_orders").await.unwrap().first,
+        2
+    );
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn data_goes_with_its_resource_only_if_the_spec_says_so() {
     let mut world = World::start().await;
     let operator = world.operator("a").await;

@@ -74,6 +74,19 @@ async fn an_upgrade_of_the_operator_moves_no_worker() {
     });
     moved.await.unwrap();
     operator.stop().await;
+
+    // Or always.
+    let mut follows = order_status("state");
+    follows["workerUpdate"] = json!("Auto");
+    world.apply::<Projection>("order-status", follows).await;
+    let newest = json!({"workers": {"image": "worker:3"}});
+    let operator = world.operator_with("c", newest).await;
+    let moved = within(CAP, async || match world.image().await {
+        image if image == "worker:3" => Ok(()),
+        image => Err(image),
+    });
+    moved.await.unwrap();
+    operator.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

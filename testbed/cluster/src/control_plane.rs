@@ -333,12 +333,21 @@ impl ControlPlane {
     /// # Errors
     /// [`ControlPlaneError`]
     pub async fn restart_apiserver(&mut self) -> Result<(), ControlPlaneError> {
+        self.stop_apiserver().await?;
+        self.start_apiserver().await
+    }
+
+    /// Stops the API server; [`ControlPlane::restart_apiserver`] starts it again.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError`]
+    pub async fn stop_apiserver(&mut self) -> Result<(), ControlPlaneError> {
         if let Some(mut process) = self.apiserver.take() {
             process.terminate()?;
             // It drains, and keeps its port until it is gone.
             process.wait_exit(STOP_MAX).await?;
         }
-        self.start_apiserver().await
+        Ok(())
     }
 }
 
