@@ -11,7 +11,7 @@ use tidemill_nats::Nats;
 use tidemill_nats::provision::{Mark, Outcome, StreamPlan, ensure};
 use tidemill_testbed::{NatsServer, Process, eventually};
 
-const CAP: Duration = Duration::from_secs(30);
+const CAP: Duration = Duration::from_secs(180);
 
 async fn server_with_stream(namespace: &str, name: &str) -> NatsServer {
     let server = NatsServer::start().await.unwrap();

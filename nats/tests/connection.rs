@@ -16,7 +16,7 @@ use tidemill_nats::{
 use tidemill_testbed::nats_server::round_trip;
 use tidemill_testbed::{NatsServer, User, eventually};
 
-const CAP: Duration = Duration::from_secs(60);
+const CAP: Duration = Duration::from_secs(180);
 
 async fn make_stream(nats: &Nats) {
     let mark = Mark::event_stream("dev", "shop", "orders", "one");

@@ -17,7 +17,7 @@ use tidemill_testbed::nats_server::publish_raw;
 use tidemill_testbed::{NatsServer, eventually};
 use tokio::time::timeout;
 
-const CAP: Duration = Duration::from_secs(60);
+const CAP: Duration = Duration::from_secs(180);
 
 async fn connect(server: &NatsServer) -> Nats {
     Nats::connect(&Connection::plain(&server.url()), "test")

@@ -13,7 +13,7 @@ use tidemill_nats::{ApiError, Guard, Publish, ReadError, ReadFrom, Reader, Waits
 use tidemill_nats::{HeaderMap, KvBucket, KvEntry, KvError, KvReader, KvWrite, Nats, Publisher};
 use tidemill_testbed::{NatsServer, eventually};
 
-const CAP: Duration = Duration::from_secs(60);
+const CAP: Duration = Duration::from_secs(180);
 const OWNERS: &str = "tidemill_owners";
 
 async fn connect(server: &NatsServer) -> Nats {

@@ -10,7 +10,7 @@ use async_nats::{Client, Event};
 use futures::StreamExt;
 use tidemill_testbed::{NatsServer, User, eventually, round_trip};
 
-const CAP: Duration = Duration::from_secs(30);
+const CAP: Duration = Duration::from_secs(180);
 
 async fn make_stream(client: &Client) -> jetstream::Context {
     let context = jetstream::new(client.clone());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidemill_testbed::{Process, eventually};
 
-const CAP: Duration = Duration::from_secs(30);
+const CAP: Duration = Duration::from_secs(180);
 
 fn shell(script: &str) -> Process {
     Process::builder("sh").args(["-c", script]).spawn().unwrap()

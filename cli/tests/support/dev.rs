@@ -13,7 +13,7 @@ use std::time::Duration;
 use tidemill_testbed::nats_server::find_binary;
 use tidemill_testbed::{Process, eventually};
 
-pub(crate) const CAP: Duration = Duration::from_secs(60);
+pub(crate) const CAP: Duration = Duration::from_secs(180);
 
 /// A running `dev` on the folder `manifests` of a shell.
 pub(crate) struct Dev {

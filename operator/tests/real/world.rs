@@ -19,7 +19,7 @@ use tidemill_testbed::wait::within;
 use tidemill_testbed_cluster::ControlPlane;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const CAP: Duration = Duration::from_secs(60);
+pub(crate) const CAP: Duration = Duration::from_secs(180);
 
 /// A cluster, NATS, and operators as tasks.
 pub(crate) struct World {

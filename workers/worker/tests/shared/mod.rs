@@ -15,7 +15,7 @@ use tidemill_testbed::{NatsServer, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub(crate) const CAP: Duration = Duration::from_secs(60);
+pub(crate) const CAP: Duration = Duration::from_secs(180);
 
 pub(crate) fn resource() -> ResourceId {
     ResourceId::new(Kind::Saga, "shop", "orders")
