@@ -8,11 +8,11 @@ use std::time::Duration;
 use tidemill_core::contract::{Closing, StreamBinding};
 use tidemill_core::figures::SagaFigures;
 use tidemill_core::names::{Kind, ResourceId};
-use tidemill_crds::Problem;
 use tidemill_crds::common::DeletionPolicy;
 use tidemill_crds::compile::together::{Labels, Streams, bind_saga};
 use tidemill_crds::compile::{self, SagaPlan};
 use tidemill_crds::saga::{OnDelete, Saga, SagaStatus};
+use tidemill_crds::{FieldPath, Problem};
 use tidemill_nats::provision::StreamPlan;
 use tidemill_provision::Installation;
 
@@ -68,6 +68,10 @@ impl Runs for Saga {
         labels: Option<&Labels>,
     ) -> Result<Vec<StreamBinding>, Vec<Problem>> {
         bind_saga(plan, streams, labels)
+    }
+
+    fn requests(plan: &SagaPlan) -> &[(FieldPath, String)] {
+        &plan.requests
     }
 
     fn streams(plan: &SagaPlan, installation: &Installation, incarnation: &str) -> [StreamPlan; 2] {

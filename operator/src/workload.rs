@@ -26,11 +26,11 @@ use std::time::Duration;
 use tidemill_core::contract::{CONTRACT_VERSION, Closing, Contract, StreamBinding, Workload};
 use tidemill_core::figures::SagaFigures;
 use tidemill_core::names::ResourceId;
-use tidemill_crds::Problem;
 use tidemill_crds::common::{MadeStream, POSITION_MAX, WorkerStatus};
 use tidemill_crds::compile::together::{Labels, Streams};
 use tidemill_crds::compile::{self, StreamUse, WorkloadLifecycle};
 use tidemill_crds::eventstream::{EventStream, ReaderNamespaces};
+use tidemill_crds::{FieldPath, Problem};
 use tidemill_nats::provision::{StreamPlan, Take};
 use tidemill_provision::Installation;
 
@@ -60,6 +60,11 @@ pub trait Runs: Reports {
         streams: &Streams,
         labels: Option<&Labels>,
     ) -> Result<Vec<StreamBinding>, Vec<Problem>>;
+
+    /// Subjects that somebody must answer, each with its field.
+    fn requests(_: &Self::Plan) -> &[(FieldPath, String)] {
+        &[]
+    }
 
     /// Its own streams: the parked stream, and the rows or the log.
     fn streams(
@@ -289,6 +294,9 @@ async fn make<S: JetStream, K: Kubernetes, R: Runs>(
         Ok(bindings) => bindings,
         Err(problems) => return Ok(Reached::stopped(Reason::StreamUnusable, all(&problems))),
     };
+    if let Some(captured) = captured(R::requests(plan), context).await? {
+        return Ok(Reached::stopped(Reason::StreamUnusable, captured));
+    }
     let mut own = R::streams(plan, &context.installation, &(context.incarnation)());
     for wanted in &own {
         // A bucket is named without the prefix of its stream.
@@ -357,6 +365,26 @@ async fn make<S: JetStream, K: Kubernetes, R: Runs>(
         streams: made,
         ..reached
     })
+}
+
+/// Which stream takes in requests, whosever it is: the server would answer each in place of the participant.
+async fn captured<S: JetStream, K: Kubernetes>(
+    requests: &[(FieldPath, String)],
+    context: &Context<S, K>,
+) -> Result<Option<String>, Error> {
+    for (path, subject) in requests {
+        for name in context.jetstream.streams_on(subject).await? {
+            let stream = context.jetstream.stream(&name).await?;
+            // Such a stream answers nobody.
+            let answers = stream.is_some_and(|stream| stream.config["no_ack"] != true);
+            if answers {
+                return Ok(Some(format!(
+                    "{path}: stream {name} takes in `{subject}`, so the server would answer each request in place of the participant: use a subject outside of its subjects"
+                )));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Whether its instances wait for a person: only a Saga that has had no workers yet, since it was applied.

@@ -293,7 +293,23 @@ async fn a_saga_gets_its_log_and_its_workers() {
         "steps": [{"name": "reserve", "request": {"subject": "inventory.reserve"}}],
         "partitions": 8,
     });
+    // Somebody's stream takes in what participants shall answer.
+    let jetstream = world.nats.jetstream();
+    let audit = async_nats::jetstream::stream::Config {
+        name: "audit".to_owned(),
+        subjects: vec!["inventory.>".to_owned()],
+        ..Default::default()
+    };
+    jetstream.create_stream(audit).await.unwrap();
     world.apply::<Saga>("fulfilment", spec).await;
+    let said = world.expect::<Saga>("fulfilment", "StreamUnusable").await;
+    assert!(
+        said.starts_with(
+            "spec.steps[0].request.subject: stream audit takes in `inventory.reserve`"
+        ),
+        "{said}"
+    );
+    jetstream.delete_stream("audit").await.unwrap();
     world.expect::<Saga>("fulfilment", "WorkersNotReady").await;
     world.pods_are_ready("tidemill-saga-fulfilment").await;
     world.expect::<Saga>("fulfilment", "InForce").await;
