@@ -15,6 +15,11 @@ use crate::text::{
 /// The largest sequence that every JSON reader keeps exactly.
 pub const POSITION_MAX: i64 = 9_007_199_254_740_991;
 
+/// Annotation that asks for the operator's image of the workers once: another value, another time.
+pub const ROLLOUT: &str = "tidemill.dev/rollout";
+/// Annotation by which a person lets the instances of a Saga go on that is held (`ResumeHeld`).
+pub const RESUME: &str = "tidemill.dev/resume";
+
 /// An EventStream, by name.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,

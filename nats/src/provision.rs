@@ -535,6 +535,23 @@ pub async fn purge(nats: &Nats, name: &str, filter: &str) -> Result<(), ApiError
     }
 }
 
+/// Deletes what the shared buckets hold of a resource.
+///
+/// # Errors
+/// [`ApiError`]
+pub async fn forget(nats: &Nats, resource: &ResourceId) -> Result<(), ApiError> {
+    let keys = format!("{}.>", resource.key_prefix());
+    for bucket in [
+        names::OWNERS_BUCKET,
+        names::COUNTERS_BUCKET,
+        names::REVISIONS_BUCKET,
+        names::SUMMARIES_BUCKET,
+    ] {
+        purge(nats, &stream_of(bucket), &subject_of(bucket, &keys)).await?;
+    }
+    Ok(())
+}
+
 async fn call(
     nats: &Nats,
     verb: &str,

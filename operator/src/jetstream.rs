@@ -4,11 +4,7 @@ use serde_json::{Map, Value};
 use std::future::Future;
 use std::time::Duration;
 use tidemill_core::contract::Contract;
-use tidemill_core::names::{
-    COUNTERS_BUCKET, OWNERS_BUCKET, REVISIONS_BUCKET, ResourceId, SUMMARIES_BUCKET, bucket_stream,
-    parse_counters_key,
-};
-use tidemill_nats::kv::subject_of;
+use tidemill_core::names::{COUNTERS_BUCKET, ResourceId, parse_counters_key};
 use tidemill_nats::provision::{self, Loss, Outcome, StreamPlan};
 use tidemill_nats::{ApiError, KvBucket, KvError, Nats, Publisher, ReadError, StreamState};
 use tidemill_provision::starts::{self, StartError};
@@ -173,18 +169,6 @@ impl JetStream for Nats {
     }
 
     async fn forget(&self, resource: &ResourceId) -> Result<(), ApiError> {
-        let prefix = resource.key_prefix();
-        for bucket in [
-            OWNERS_BUCKET,
-            COUNTERS_BUCKET,
-            REVISIONS_BUCKET,
-            SUMMARIES_BUCKET,
-        ] {
-            let keys = subject_of(bucket, &format!("{prefix}.>"));
-            let stream = bucket_stream(bucket);
-            let call = format!("STREAM.PURGE.{stream}");
-            answered(self, &call, provision::purge(self, &stream, &keys)).await?;
-        }
-        Ok(())
+        answered(self, "STREAM.PURGE", provision::forget(self, resource)).await
     }
 }

@@ -156,12 +156,12 @@ pub trait Kubernetes: Clone + Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Option<Value>, kube::Error>> + Send;
 
-    /// Makes a child so, by server-side apply.
+    /// Makes a child so, by server-side apply; gives it as it is then.
     fn apply(
         &self,
         kind: Child,
         child: &Value,
-    ) -> impl Future<Output = Result<(), kube::Error>> + Send;
+    ) -> impl Future<Output = Result<Value, kube::Error>> + Send;
 
     /// Deletes a child; that it is gone already is success.
     fn delete(
@@ -267,7 +267,7 @@ impl Kubernetes for Cluster {
             .transpose()
     }
 
-    async fn apply(&self, kind: Child, child: &Value) -> Result<(), kube::Error> {
+    async fn apply(&self, kind: Child, child: &Value) -> Result<Value, kube::Error> {
         let text = |pointer: &str| {
             child
                 .pointer(pointer)
@@ -276,10 +276,11 @@ impl Kubernetes for Cluster {
         };
         let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
         let ours = PatchParams::apply(FIELD_MANAGER).force();
-        self.api_of(kind, namespace)
+        let applied = self
+            .api_of(kind, namespace)
             .patch(name, &ours, &Patch::Apply(child))
             .await?;
-        Ok(())
+        serde_json::to_value(applied).map_err(kube::Error::SerdeError)
     }
 
     async fn delete(&self, kind: Child, namespace: &str, name: &str) -> Result<(), kube::Error> {

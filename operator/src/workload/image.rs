@@ -4,9 +4,6 @@
 use tidemill_crds::common::{WorkerStatus, WorkerUpdate};
 use tidemill_crds::compile::WorkloadLifecycle;
 
-/// Annotation that asks for the operator's image once: another value, another time.
-pub const ROLLOUT: &str = "tidemill.dev/rollout";
-
 /// What the workers shall run. `current` is the operator's image, `contract` the ConfigMap they are told to run, `rollout` the value
 /// of the annotation.
 pub fn worker(

@@ -1,6 +1,6 @@
 //! The objects of the workers: makes them as they shall be, and looks how the workers are.
 
-use super::image::{self, ROLLOUT};
+use super::image;
 use super::{Parts, Reached, Runs};
 use crate::conditions::{Reason, Verdict};
 use crate::context::Context;
@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 use tidemill_core::contract::Contract;
 use tidemill_core::names::ResourceId;
+use tidemill_crds::common::ROLLOUT;
 
 /// Makes the objects, and looks how the workers are.
 pub(super) async fn run<S: JetStream, K: Kubernetes, R: Runs>(
@@ -62,7 +63,7 @@ pub(super) async fn run<S: JetStream, K: Kubernetes, R: Runs>(
         None => remove(Child::PodDisruptionBudget, parts.resource, context).await?,
     }
     let present = ensure(Child::Deployment, &deployment, context).await?;
-    let workers = Workers::of(present.as_ref(), parts.replicas);
+    let workers = Workers::of(&present, parts.replicas);
     if workers.all_are_new() {
         prune(resource, parts.resource, &contract_name, context).await?;
     }
@@ -89,9 +90,9 @@ struct Workers {
 }
 
 impl Workers {
-    fn of(deployment: Option<&Value>, wanted: u32) -> Workers {
+    fn of(deployment: &Value, wanted: u32) -> Workers {
         let number = |pointer: &str| {
-            let number = deployment.and_then(|deployment| deployment.pointer(pointer));
+            let number = deployment.pointer(pointer);
             number.and_then(Value::as_u64).unwrap_or(0)
         };
         let count = |pointer: &str| u32::try_from(number(pointer)).unwrap_or(u32::MAX);
@@ -100,8 +101,7 @@ impl Workers {
             pods: count("/status/replicas"),
             ready: count("/status/readyReplicas"),
             updated: count("/status/updatedReplicas"),
-            is_seen: deployment.is_some()
-                && number("/status/observedGeneration") >= number("/metadata/generation"),
+            is_seen: number("/status/observedGeneration") >= number("/metadata/generation"),
         }
     }
 
@@ -161,12 +161,12 @@ async fn prune<S: JetStream, K: Kubernetes, R: Runs>(
     Ok(())
 }
 
-/// Makes a child so, if it isn't; gives it as it was seen.
+/// Makes a child so, if it isn't; gives it as it is then.
 async fn ensure<S: JetStream, K: Kubernetes>(
     kind: Child,
     wanted: &Value,
     context: &Context<S, K>,
-) -> Result<Option<Value>, Error> {
+) -> Result<Value, Error> {
     let text = |pointer: &str| {
         wanted
             .pointer(pointer)
@@ -175,14 +175,13 @@ async fn ensure<S: JetStream, K: Kubernetes>(
     };
     let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
     let present = context.kubernetes.child(kind, namespace, name).await?;
-    if present
-        .as_ref()
-        .is_none_or(|present| !subset::says(present, wanted))
-    {
-        context.fence()?;
-        context.kubernetes.apply(kind, wanted).await?;
+    match present {
+        Some(present) if subset::says(&present, wanted) => Ok(present),
+        _ => {
+            context.fence()?;
+            Ok(context.kubernetes.apply(kind, wanted).await?)
+        }
     }
-    Ok(present)
 }
 
 /// Deletes the child that has the name of the workers, if there is one.

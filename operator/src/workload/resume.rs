@@ -4,9 +4,7 @@
 use crate::conditions::{Reason, Verdict};
 use std::time::Duration;
 use tidemill_core::figures::SagaFigures;
-
-/// Annotation by which a person lets it go on.
-pub const RESUME: &str = "tidemill.dev/resume";
+use tidemill_crds::common::RESUME;
 
 /// Why it is held, if it is. `idle` = for how long nothing has happened to its instances; `limit` = how long that may be.
 pub fn held(figures: &SagaFigures, idle: Duration, limit: Duration) -> Option<Verdict> {

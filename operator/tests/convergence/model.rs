@@ -339,12 +339,13 @@ impl Kubernetes for Model {
         self.kubernetes(|state| state.children.get(&key).cloned())
     }
 
-    async fn apply(&self, kind: Child, child: &Value) -> Result<(), kube::Error> {
+    async fn apply(&self, kind: Child, child: &Value) -> Result<Value, kube::Error> {
         let meta = |field: &str| child["metadata"][field].as_str().unwrap().to_owned();
         let key = format!("{kind:?}/{}/{}", meta("namespace"), meta("name"));
         self.kubernetes(|state| {
             state.writes += 1;
             state.children.insert(key, child.clone());
+            child.clone()
         })
     }
 

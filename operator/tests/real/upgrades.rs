@@ -2,9 +2,10 @@
 
 use crate::workloads::{DEPLOYMENT, order_status};
 use crate::world::{CAP, World};
+use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 use tidemill_crds::eventstream::EventStream;
 use tidemill_crds::projection::Projection;
@@ -57,9 +58,13 @@ async fn an_upgrade_of_the_operator_moves_no_worker() {
     let now = world.api::<Deployment>().get(DEPLOYMENT).await.unwrap();
     assert_eq!(now.metadata.generation, before.metadata.generation);
     assert_eq!(world.image().await, "worker:1");
-    // When told.
+    // When told; and nothing says that it is done before it is.
     let rollout = json!({"metadata": {"annotations": {"tidemill.dev/rollout": "1"}}});
     let projections = world.api::<Projection>();
+    let watch = WatchParams::default().fields("metadata.name=order-status");
+    let from = projections.get("order-status").await.unwrap();
+    let from = from.metadata.resource_version.unwrap();
+    let watched = projections.watch(&watch, &from).await.unwrap();
     projections
         .patch(
             "order-status",
@@ -73,6 +78,24 @@ async fn an_upgrade_of_the_operator_moves_no_worker() {
         image => Err(image),
     });
     moved.await.unwrap();
+    let mut watched = Box::pin(watched);
+    let first = async {
+        loop {
+            let event = watched.next().await.unwrap().unwrap();
+            let WatchEvent::Modified(seen) = event else {
+                panic!("{event:?}");
+            };
+            let status = seen.status.unwrap();
+            let worker = status.worker.unwrap();
+            if worker.rollout.is_some() {
+                let mut conditions = status.conditions.into_iter();
+                let ready = conditions.find(|one| one.type_ == "Ready").unwrap();
+                return (worker.image, ready.reason);
+            }
+        }
+    };
+    let first = tokio::time::timeout(CAP, first).await.unwrap();
+    assert_eq!(first, ("worker:2".to_owned(), "WorkersNotReady".to_owned()));
     operator.stop().await;
 
     // Or always.
