@@ -37,8 +37,13 @@ up() {
         runs || die "it can't be started: $(<$folder/messages)"
         sleep 0.2
     done
-    say "it runs. To use it:"
-    printf 'export KUBECONFIG=%q PATH=%q:$PATH\n' "$(<$folder/kubeconfig)" "$TIDEMILL_KUBERNETES"
+    # The command as one of kubectl's: `kubectl tidemill`.
+    cargo build --quiet --locked -p tidemill-cli
+    mkdir -p $folder/bin
+    ln -s "$target/debug/tidemill" $folder/bin/tidemill
+    ln -s "$target/debug/tidemill" $folder/bin/kubectl-tidemill
+    say "it runs. To use it, with kubectl, helm, tidemill and \`kubectl tidemill\`:"
+    printf 'export KUBECONFIG=%q PATH=%q:%q:$PATH\n' "$(<$folder/kubeconfig)" "$PWD/$folder/bin" "$TIDEMILL_KUBERNETES"
 }
 
 down() {

@@ -1,19 +1,26 @@
 //! The command line.
 
-use crate::commands::{completion, dev, event, lint, parked, permissions, projection, query, saga};
+use crate::commands::{
+    completion, dev, event, lint, orphans, parked, permissions, projection, query, rollout, saga,
+};
 use crate::output::Format;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use std::ffi::OsStr;
+use std::path::Path;
 
 const EXIT_CODES: &str = "\
 Examples:
   tidemill dev manifests/
   tidemill lint manifests/*.yaml
   tidemill event publish orders --file events.jsonl
+  tidemill saga list --context staging --namespace shop
 
-Where NATS is: --nats, else TIDEMILL_NATS, else .tidemill/dev.json (which `tidemill dev` writes) in this folder or above it.
+Where NATS is: --nats, else TIDEMILL_NATS, else .tidemill/dev.json (which `tidemill dev` writes) in this folder or above it, else \
+the NATS of Tidemill's chart in the cluster of the kubeconfig, through a forwarded port. With --context or --kubeconfig it is the \
+cluster's, whatever runs here.
 
 Exit codes: 0 done; 1 failed, or what was looked at is invalid; 2 the command line is wrong; 3 not found; \
-4 NATS or a worker can't be reached; 5 refused by the state of things or by permissions.";
+4 NATS, a worker or the cluster can't be reached; 5 refused by the state of things or by permissions.";
 
 /// Event streams, projections and sagas on NATS JetStream, as resources.
 #[derive(Debug, Parser)]
@@ -25,6 +32,35 @@ pub(crate) struct Cli {
     /// The command.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// By this name `kubectl` finds its command `tidemill`.
+const PLUGIN: &str = "kubectl-tidemill";
+
+impl Cli {
+    /// The command line of this process; wrong ones end it.
+    pub(crate) fn of_process() -> Cli {
+        let mut words = std::env::args_os();
+        let program = words.next().unwrap_or_default();
+        if Path::new(&program).file_name() != Some(OsStr::new(PLUGIN)) {
+            return Cli::parse();
+        }
+        let matches = plugin(Cli::command().bin_name("kubectl tidemill")).get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// The command as its users call it who come by kubectl: help names it so.
+fn plugin(command: clap::Command) -> clap::Command {
+    let help = command.get_after_help().map(ToString::to_string);
+    let command = command.mut_subcommands(plugin);
+    match help {
+        None => command,
+        Some(help) => command.after_help(
+            help.replace("  tidemill ", "  kubectl tidemill ")
+                .replace("`tidemill ", "`kubectl tidemill "),
+        ),
+    }
 }
 
 /// Options of every command.
@@ -60,7 +96,7 @@ pub(crate) struct Global {
         value_name = "FILE"
     )]
     pub(crate) creds: Option<String>,
-    /// Namespace of the resources [default: that of `tidemill dev`, else default; lists: all]
+    /// Namespace of the resources [default: that of `tidemill dev`, else that of the context, else default; lists: all]
     #[arg(
         short,
         long,
@@ -71,6 +107,22 @@ pub(crate) struct Global {
         value_parser = namespace
     )]
     pub(crate) namespace: Option<String>,
+    /// The kubeconfig [default: as of kubectl: KUBECONFIG, else ~/.kube/config]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<String>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Namespace where Tidemill's chart is installed [default: it is looked for]
+    #[arg(long, global = true, value_name = "NAME", value_parser = namespace)]
+    pub(crate) tidemill_namespace: Option<String>,
+}
+
+impl Global {
+    /// Whether the command line names a cluster.
+    pub(crate) fn names_cluster(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
+    }
 }
 
 /// What `-o` takes.
@@ -144,6 +196,12 @@ pub(crate) enum Command {
     /// List the NATS permissions that workers and participants need
     #[command(after_help = permissions::EXAMPLES)]
     Permissions(permissions::Args),
+    /// On a cluster: move workers to the operator's image
+    #[command(after_help = rollout::EXAMPLES)]
+    Rollout(rollout::Args),
+    /// On a cluster: list and delete what deleted resources left in NATS
+    #[command(subcommand, after_help = orphans::EXAMPLES)]
+    Orphans(orphans::Command),
     /// Print a completion script for a shell
     #[command(after_help = completion::EXAMPLES)]
     Completion(completion::Args),
@@ -152,7 +210,6 @@ pub(crate) enum Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     /// Every command, with the words that lead to it.
     fn commands(command: &clap::Command, words: &str, into: &mut Vec<(String, clap::Command)>) {

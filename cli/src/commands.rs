@@ -4,10 +4,12 @@ pub(crate) mod completion;
 pub(crate) mod dev;
 pub(crate) mod event;
 pub(crate) mod lint;
+pub(crate) mod orphans;
 pub(crate) mod parked;
 pub(crate) mod permissions;
 pub(crate) mod projection;
 pub(crate) mod query;
+pub(crate) mod rollout;
 pub(crate) mod saga;
 
 use crate::args::{Cli, Command, Written};
@@ -32,6 +34,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Query(args) => query::run(args, &context).await?,
         Command::Parked(command) => parked::run(command, &context).await?,
         Command::Permissions(args) => permissions::run(&args, written, &context)?,
+        Command::Rollout(args) => rollout::run(args, &context).await?,
+        Command::Orphans(command) => orphans::run(command, &context).await?,
         Command::Completion(args) => completion::run(&args, &context)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,13 +1,17 @@
 //! What every command starts from: options, output, where NATS is.
 
 use crate::args::Global;
+use crate::catalog::is_name;
+use crate::cluster::forward::Forward;
+use crate::cluster::resources::{Named, Type};
+use crate::cluster::{self, Cluster};
 use crate::dev_file::DevFile;
 use crate::error::{CliError, Exit, Result};
 use crate::output::{Format, Output};
 use std::path::PathBuf;
 use std::time::Duration;
 use tidemill_core::contract::Connection;
-use tidemill_nats::connection::ConnectError;
+use tidemill_nats::connection::{ConnectError, Forwarded};
 use tidemill_nats::{ApiError, Nats};
 
 /// An absence of NATS shorter than this is a restart, of which nothing is said.
@@ -28,10 +32,10 @@ enum Origin {
 
 impl Context {
     pub(crate) fn new(global: Global) -> Self {
-        // Given another address, what the file says of streams and resources is of another server.
-        let dev = match &global.nats {
-            Some(_) => None,
-            None => std::env::current_dir()
+        // Given another address or a cluster, what the file says of streams and resources is of another server.
+        let dev = match global.nats.is_some() || global.names_cluster() {
+            true => None,
+            false => std::env::current_dir()
                 .ok()
                 .and_then(|folder| DevFile::find(&folder)),
         };
@@ -73,10 +77,55 @@ impl Context {
     /// The namespace of resources that are named without one.
     pub(crate) fn namespace(&self) -> String {
         let dev = self.dev().map(|dev| dev.namespace.as_str());
-        self.given_namespace()
-            .or(dev)
-            .unwrap_or("default")
-            .to_owned()
+        if let Some(namespace) = self.given_namespace().or(dev) {
+            return namespace.to_owned();
+        }
+        // An address by itself is of no cluster.
+        let of_context = match self.global.nats.is_none() || self.global.names_cluster() {
+            true => cluster::namespace(&self.global),
+            false => None,
+        };
+        of_context.unwrap_or_else(|| "default".to_owned())
+    }
+
+    /// The cluster of the kubeconfig.
+    ///
+    /// # Errors
+    /// There is no kubeconfig, or it can't be used.
+    pub(crate) async fn cluster(&self) -> Result<Cluster> {
+        let found = Cluster::find(&self.global).await?;
+        found.ok_or_else(|| {
+            CliError::new(Exit::Unreachable, "which cluster is meant isn't known")
+                .remedy("there is no ~/.kube/config: give --kubeconfig FILE, or set KUBECONFIG")
+        })
+    }
+
+    /// A resource of the cluster, of `name` or `namespace/name`. What runs on this machine has no say in its namespace.
+    ///
+    /// # Errors
+    /// It can't be a name.
+    pub(crate) fn named(&self, cluster: &Cluster, of: Type, name: &str) -> Result<Named> {
+        let (namespace, name) = match name.split_once('/') {
+            Some((namespace, name)) => (namespace, name),
+            None => (self.given_namespace().unwrap_or(&cluster.namespace), name),
+        };
+        if !is_name(namespace) || !is_name(name) {
+            let what = format!("`{namespace}/{name}` is no name of a {}", of.name());
+            return Err(
+                CliError::usage(what).remedy("names have lower-case letters, digits and `-`")
+            );
+        }
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Ok(Named {
+            of,
+            namespace,
+            name,
+        })
+    }
+
+    /// Namespace where the chart is, if it was said.
+    pub(crate) fn tidemill_namespace(&self) -> Option<&str> {
+        self.global.tidemill_namespace.as_deref()
     }
 
     /// Connection to a server, with the credentials that were given.
@@ -98,24 +147,60 @@ impl Context {
         let (address, origin) = match (&self.global.nats, &self.dev) {
             (Some(address), _) => (address.as_str(), Origin::Option),
             (None, Some((file, dev))) => (dev.nats.as_str(), Origin::DevFile(file.clone())),
-            (None, None) => {
-                return Err(
-                    CliError::new(Exit::Unreachable, "where NATS is isn't known")
-                        .remedy("run `tidemill dev DIR` here, or give --nats nats://HOST:4222"),
-                );
-            }
+            (None, None) => return self.connect_in_cluster().await,
         };
         let nats = Nats::connect(&self.connection(address), "tidemill")
             .await
             .map_err(|error| connect_error(&error, &origin))?;
-        say_when_away(&nats);
+        say_when_away(&nats, nats.servers().to_owned());
+        Ok(nats)
+    }
+
+    /// As [`Context::connect`], for what is about a cluster: what runs on this machine isn't asked.
+    ///
+    /// # Errors
+    /// As [`Context::connect`].
+    pub(crate) async fn connect_for_cluster(&self) -> Result<Nats> {
+        match &self.global.nats {
+            Some(_) => self.connect().await,
+            None => self.connect_in_cluster().await,
+        }
+    }
+
+    /// Connects to the NATS of the chart, through a forwarded port.
+    async fn connect_in_cluster(&self) -> Result<Nats> {
+        let Some(cluster) = Cluster::find(&self.global).await? else {
+            return Err(CliError::new(Exit::Unreachable, "where NATS is isn't known")
+                .remedy("run `tidemill dev DIR` here, give --nats nats://HOST:4222, or name a cluster (--kubeconfig, KUBECONFIG)"));
+        };
+        let place = cluster.nats(self.tidemill_namespace()).await?;
+        let credentials = match self.global.creds {
+            Some(_) => None,
+            None => place.credentials().await?,
+        };
+        let came_with = self.global.creds.is_some() || credentials.is_some();
+        let forward = Forward::open(place.clone()).await?;
+        let connection = self.connection(&format!("nats://{}", forward.address()));
+        let forwarded = Forwarded { credentials };
+        let nats = Nats::connect_forwarded(&connection, "tidemill", forwarded).await;
+        let nats = nats.map_err(|error| match &error {
+            // What went wrong behind the port says more.
+            ConnectError::Unreachable { .. } => {
+                forward.failure().unwrap_or_else(|| not_connected(&error))
+            }
+            ConnectError::Refused { .. } if !came_with => {
+                not_connected(&error).remedy(place.no_credentials())
+            }
+            _ => not_connected(&error),
+        })?;
+        say_when_away(&nats, format!("service {}", place.shown()));
         Ok(nats)
     }
 }
 
 /// Commands go on by themselves when NATS is back; until then whoever waits shall know what for.
-fn say_when_away(nats: &Nats) {
-    let (mut status, servers) = (nats.status(), nats.servers().to_owned());
+fn say_when_away(nats: &Nats, servers: String) {
+    let mut status = nats.status();
     tokio::spawn(async move {
         while status.wait_for(|status| !status.connected).await.is_ok() {
             let back = status.wait_for(|status| status.connected);

@@ -8,6 +8,7 @@ mod args;
 mod ask;
 mod catalog;
 mod clock;
+mod cluster;
 mod commands;
 mod context;
 mod dev;
@@ -19,12 +20,11 @@ mod output;
 mod summaries;
 mod yaml;
 
-use clap::Parser as _;
 use std::process::ExitCode;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let args = args::Cli::parse();
+    let args = args::Cli::of_process();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -68,6 +68,21 @@ pub struct ConnectionStatus {
     pub last_error: Option<String>,
 }
 
+/// What a connection needs that goes through a forwarded port, besides what a contract says.
+#[derive(Clone, Default)]
+pub struct Forwarded {
+    /// Content of a credentials file, which then is nowhere else; the connection's own file wins.
+    pub credentials: Option<String>,
+}
+
+impl fmt::Debug for Forwarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarded")
+            .field("credentials", &self.credentials.is_some())
+            .finish()
+    }
+}
+
 /// Why no connection could be made. Each message is one line that names the servers without credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -134,10 +149,32 @@ impl Nats {
     /// # Errors
     /// [`ConnectError`]
     pub async fn connect(connection: &Connection, name: &str) -> Result<Nats, ConnectError> {
+        Self::connect_by(connection, name, None).await
+    }
+
+    /// As [`Nats::connect`], through a forwarded port: only the addresses of the connection are used, never those that the server
+    /// names, which nobody reaches from outside of its network.
+    ///
+    /// # Errors
+    /// [`ConnectError`]
+    pub async fn connect_forwarded(
+        connection: &Connection,
+        name: &str,
+        forwarded: Forwarded,
+    ) -> Result<Nats, ConnectError> {
+        Self::connect_by(connection, name, Some(forwarded)).await
+    }
+
+    async fn connect_by(
+        connection: &Connection,
+        name: &str,
+        forwarded: Option<Forwarded>,
+    ) -> Result<Nats, ConnectError> {
         let settings = Settings::new(connection)?;
         let dial = Dial {
             connection: connection.clone(),
             settings,
+            forwarded,
             name: name.to_owned(),
             events: Arc::new(Events::new()),
         };

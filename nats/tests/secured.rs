@@ -7,9 +7,12 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa};
 use serde_json::{Value, json};
 use std::path::Path;
 use tidemill_core::contract::{Connection, Tls};
+use tidemill_nats::connection::Forwarded;
 use tidemill_nats::provision::{Mark, StreamPlan, ensure};
 use tidemill_nats::{ConnectError, KvBucket, Nats, Publish, Publisher, ReadFrom, Reader};
 use tidemill_testbed::NatsServer;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 /// Makes a stream, publishes, reads, and writes a bucket: every kind of call that workers make.
 async fn works(nats: &Nats) {
@@ -230,4 +233,56 @@ async fn a_jetstream_domain_or_prefix() {
     };
     let nats = Nats::connect(&elsewhere, "test").await.unwrap();
     nats.stream_state("shop_orders").await.unwrap_err();
+}
+
+/// Credentials that are in no file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_of_a_forwarded_port() {
+    let config = "authorization { user: me, password: secret }";
+    let server = NatsServer::builder().config(config).start().await.unwrap();
+    let connection = Connection::plain(&server.url());
+    let connect = async |credentials: Option<&str>| {
+        let credentials = credentials.map(str::to_owned);
+        Nats::connect_forwarded(&connection, "test", Forwarded { credentials }).await
+    };
+    let nobody = connect(None).await.unwrap_err();
+    assert!(matches!(nobody, ConnectError::Refused { .. }), "{nobody}");
+    let wrong = connect(Some("s3cret")).await.unwrap_err();
+    assert!(
+        !wrong.may_pass() && !wrong.to_string().contains("s3cret"),
+        "{wrong}"
+    );
+    works(&connect(Some("me:secret")).await.unwrap()).await;
+}
+
+/// A server of a cluster names its own addresses; from outside they lead nowhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_of_a_forwarded_port() {
+    // A single nats-server names none.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let info = json!({"server_id": "a", "version": "2.15.2", "proto": 1, "max_payload": 1_000_000,
+                "headers": true, "connect_urls": ["192.0.2.1:4222"]});
+            let info = format!("INFO {info}\r\n");
+            socket.write_all(info.as_bytes()).await.unwrap();
+            let (read, mut write) = socket.into_split();
+            tokio::spawn(async move {
+                let mut lines = BufReader::new(read).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if line.starts_with("PING") {
+                        let _ = write.write_all(b"PONG\r\n").await;
+                    }
+                }
+            });
+        }
+    });
+    let connection = Connection::plain(&url);
+    let plain = Nats::connect(&connection, "test").await.unwrap();
+    let forwarded = Nats::connect_forwarded(&connection, "test", Forwarded::default());
+    let forwarded = forwarded.await.unwrap();
+    let addresses = async |nats: &Nats| nats.client().server_pool().await.unwrap().len();
+    assert_eq!(addresses(&plain).await, 2);
+    assert_eq!(addresses(&forwarded).await, 1);
 }

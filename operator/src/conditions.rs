@@ -163,7 +163,7 @@ impl Reason {
             ),
             Reason::ResumeHeld => (
                 "A Saga was applied anew, and its unfinished instances were left long ago.",
-                "Look at them, then annotate the Saga with `tidemill.dev/resume: \"true\"`.",
+                "Look at them, then `tidemill saga resume NAME` (annotation `tidemill.dev/resume: \"true\"`).",
             ),
             Reason::Deleting => (
                 "The resource was deleted, and goes when its instances are finished or its data is gone.",

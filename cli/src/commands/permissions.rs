@@ -48,7 +48,8 @@ pub(crate) struct Args {
     inbox_prefix: Option<String>,
 }
 
-fn resource(text: &str) -> std::result::Result<(Kind, String), String> {
+/// Reads `KIND/NAME`.
+pub(super) fn resource(text: &str) -> std::result::Result<(Kind, String), String> {
     let (kind, name) = text
         .split_once('/')
         .ok_or("write projection/NAME or saga/NAME")?;

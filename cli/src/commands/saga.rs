@@ -2,6 +2,7 @@
 
 mod act;
 mod list;
+mod resume;
 pub(crate) mod show;
 mod state;
 
@@ -15,7 +16,8 @@ Examples:
   tidemill saga list
   tidemill saga list order-fulfilment --state parked
   tidemill saga show order-fulfilment o-1
-  tidemill saga accept-source order-fulfilment";
+  tidemill saga accept-source order-fulfilment
+  tidemill saga resume order-fulfilment";
 
 /// Commands on sagas.
 #[derive(Debug, Subcommand)]
@@ -35,6 +37,9 @@ pub(crate) enum Command {
     /// Go on with a stream that was set back or replaced
     #[command(after_help = act::ACCEPT_EXAMPLES)]
     AcceptSource(act::AcceptSource),
+    /// On a cluster: let the instances of a Saga go on that was applied again after a long while
+    #[command(after_help = resume::EXAMPLES)]
+    Resume(resume::Args),
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
@@ -44,5 +49,6 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Start(args) => act::start(args, context).await,
         Command::Cancel(args) => act::cancel(args, context).await,
         Command::AcceptSource(args) => act::accept_source(args, context).await,
+        Command::Resume(args) => resume::run(args, context).await,
     }
 }

@@ -52,7 +52,9 @@ impl Shell {
             .current_dir(self.path())
             .args(words(line))
             .env_clear();
-        for kept in ["PATH", "HOME", "LLVM_PROFILE_FILE"] {
+        // Whoever runs the tests may have a kubeconfig at home.
+        command.env("HOME", self.path());
+        for kept in ["PATH", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(kept) {
                 command.env(kept, value);
             }

@@ -1,6 +1,6 @@
 //! From a contract's connection to options of the client, and from the client's errors to lines a person can act on.
 
-use super::ConnectError;
+use super::{ConnectError, Forwarded};
 use crate::credentials;
 use async_nats::{ConnectErrorKind, ConnectOptions, ServerAddr};
 use std::error::Error as _;
@@ -74,20 +74,24 @@ impl Settings {
     pub(super) async fn options(
         &self,
         connection: &Connection,
+        forwarded: Option<&Forwarded>,
     ) -> Result<ConnectOptions, ConnectError> {
-        let mut options =
-            match (&connection.credentials_file, &self.url_user) {
-                (Some(file), _) => credentials::from_file(file).await.map_err(|reason| {
-                    ConnectError::Credentials {
-                        file: file.clone(),
-                        reason,
-                    }
-                })?,
-                (None, Some((user, password))) => {
-                    ConnectOptions::with_user_and_password(user.clone(), password.clone())
-                }
-                (None, None) => ConnectOptions::new(),
-            };
+        let unusable = |file: &str, reason| ConnectError::Credentials {
+            file: file.to_owned(),
+            reason,
+        };
+        let given = forwarded.and_then(|forwarded| forwarded.credentials.as_deref());
+        let mut options = match (&connection.credentials_file, given, &self.url_user) {
+            (Some(file), _, _) => credentials::from_file(file)
+                .await
+                .map_err(|reason| unusable(file, reason))?,
+            (None, Some(text), _) => credentials::from_text(text)
+                .map_err(|reason| unusable("nats.creds of the Secret", reason))?,
+            (None, None, Some((user, password))) => {
+                ConnectOptions::with_user_and_password(user.clone(), password.clone())
+            }
+            (None, None, None) => ConnectOptions::new(),
+        };
         if let Some(tls) = &connection.tls {
             options = options.require_tls(true);
             for file in [&tls.ca_file, &tls.certificate_file, &tls.key_file]

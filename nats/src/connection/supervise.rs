@@ -2,7 +2,7 @@
 
 use super::events::Events;
 use super::settings::Settings;
-use super::{ConnectError, Live, Slot, retry_pause};
+use super::{ConnectError, Forwarded, Live, Slot, retry_pause};
 use async_nats::Client;
 use async_nats::jetstream::context::ContextBuilder;
 use futures::StreamExt;
@@ -23,6 +23,7 @@ const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Dial {
     pub(super) connection: Connection,
     pub(super) settings: Settings,
+    pub(super) forwarded: Option<Forwarded>,
     pub(super) name: String,
     pub(super) events: Arc<Events>,
 }
@@ -33,13 +34,14 @@ impl Dial {
         let Dial {
             connection,
             settings,
+            forwarded,
             name,
             events,
         } = self;
         let generation = events.generation();
         let heard = Arc::clone(events);
         let mut options = settings
-            .options(connection)
+            .options(connection, forwarded.as_ref())
             .await?
             .name(name)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -50,6 +52,9 @@ impl Dial {
                 heard.hear(generation, &event);
                 std::future::ready(())
             });
+        if forwarded.is_some() {
+            options = options.ignore_discovered_servers();
+        }
         if let Some(prefix) = &connection.inbox_prefix {
             options = options.custom_inbox_prefix(prefix);
         }

@@ -11,8 +11,8 @@ pub fn held(figures: &SagaFigures, idle: Duration, limit: Duration) -> Option<Ve
     let unfinished = figures.running + figures.parked;
     (unfinished > 0 && idle > limit).then(|| {
         let message = format!(
-            "unfinished instances: {unfinished}; nothing has happened to them for {}, and they would go on now. Let them with the \
-             annotation {RESUME}: \"true\"; look at them with `tidemill saga list`",
+            "unfinished instances: {unfinished}; nothing has happened to them for {}, and they would go on now. Look at \
+             them with `tidemill saga list`, and let them with `tidemill saga resume` (annotation {RESUME}: \"true\")",
             in_words(idle)
         );
         Verdict::new(Reason::ResumeHeld, message)

@@ -6,5 +6,6 @@
     reason = "a test fails by panicking"
 )]
 
+mod command;
 mod orders;
 mod shop;

@@ -127,6 +127,9 @@ async fn the_order_example_survives_what_happens_to_clusters() {
         expected.map(|(name, count)| (name.to_owned(), count))
     );
 
+    shop.command_says_what_kubectl_shows().await;
+    shop.command_outlives_a_crash_of_nats().await;
+
     // Another definition: its rows are built beside the others, and whoever reads finds the one or the other.
     let listed = outside.tidemill("query order-status --limit 1").await;
     let key = listed.unwrap()[0]["key"].as_str().unwrap().to_owned();
