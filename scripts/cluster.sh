@@ -24,6 +24,7 @@ up() {
     source .tools/env
     if runs; then die "it runs already; export KUBECONFIG=$(<$folder/kubeconfig)"; fi
     cargo build --quiet --locked -p tidemill-testbed-cluster --bin tidemill-cluster
+    cargo build --quiet --locked -p tidemill-cli
     local target
     target=$(cargo metadata --format-version 1 --no-deps --offline |
         "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
@@ -37,8 +38,7 @@ up() {
         runs || die "it can't be started: $(<$folder/messages)"
         sleep 0.2
     done
-    # The command as one of kubectl's: `kubectl tidemill`.
-    cargo build --quiet --locked -p tidemill-cli
+    # The command, and as one of kubectl's.
     mkdir -p $folder/bin
     ln -s "$target/debug/tidemill" $folder/bin/tidemill
     ln -s "$target/debug/tidemill" $folder/bin/kubectl-tidemill
