@@ -110,18 +110,15 @@ impl Server {
         let unlocked =
             |error: &std::io::Error| cannot("the store can't be locked".to_owned(), error);
         let input = lock.input().map_err(|error| unlocked(&error))?;
+        let config = folder.join("nats.conf");
+        std::fs::write(&config, settings(store))
+            .map_err(|error| cannot(format!("{} can't be written", config.display()), &error))?;
         let child = Command::new(&program.path)
-            .args([
-                "--addr",
-                "127.0.0.1",
-                "--jetstream",
-                "--name",
-                "tidemill-dev",
-            ])
+            .args(["--addr", "127.0.0.1", "--name", "tidemill-dev"])
+            .arg("--config")
+            .arg(config)
             .arg("--port")
             .arg(port.map_or_else(|| "-1".to_owned(), |port| port.to_string()))
-            .arg("--store_dir")
-            .arg(store)
             .arg("--ports_file_dir")
             .arg(&ports)
             .stdin(input)
@@ -288,4 +285,12 @@ fn watchdog(server: Option<u32>) -> std::io::Result<Child> {
 
 fn pid(number: u32) -> Option<Pid> {
     i32::try_from(number).ok().and_then(Pid::from_raw)
+}
+
+/// What there is no option for. A stream's `maxBytes` is reserved when it is made: of three quarters of the free disk, by the server's default, so
+/// that a manifest for a cluster couldn't be had on a laptop.
+fn settings(store: &Path) -> String {
+    const FILE_STORE_MAX: u64 = 1_000_000_000_000_000;
+    let store = store.display().to_string();
+    format!("jetstream {{ store_dir: {store:?}, max_file_store: {FILE_STORE_MAX} }}\n")
 }

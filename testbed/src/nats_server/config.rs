@@ -97,6 +97,9 @@ impl User {
     }
 }
 
+/// Streams reserve what their limits say; by the server's default no more than the machine has left.
+const FILE_STORE_MAX: u64 = 1_000_000_000_000_000;
+
 /// Settings of a test server.
 #[derive(Debug, Clone, Default)]
 pub struct NatsServerBuilder {
@@ -205,7 +208,7 @@ impl NatsServerBuilder {
         );
         let _ = writeln!(
             out,
-            "jetstream {{\n  store_dir: {:?}",
+            "jetstream {{\n  store_dir: {:?}\n  max_file_store: {FILE_STORE_MAX}",
             store.display().to_string()
         );
         if let Some(domain) = domain {
