@@ -8,6 +8,7 @@ mod events;
 mod settings;
 mod supervise;
 
+use crate::credentials::Credentials;
 use crate::undeliverable::Undeliverable;
 use async_nats::Client;
 use events::Events;
@@ -134,7 +135,19 @@ impl Nats {
     /// # Errors
     /// [`ConnectError`]
     pub async fn connect(connection: &Connection, name: &str) -> Result<Nats, ConnectError> {
-        let settings = Settings::new(connection)?;
+        Nats::connect_with(connection, None, name).await
+    }
+
+    /// As [`Nats::connect`]; credentials that are given go before those that the connection names.
+    ///
+    /// # Errors
+    /// [`ConnectError`]
+    pub async fn connect_with(
+        connection: &Connection,
+        credentials: Option<&Credentials>,
+        name: &str,
+    ) -> Result<Nats, ConnectError> {
+        let settings = Settings::new(connection)?.with(credentials);
         let dial = Dial {
             connection: connection.clone(),
             settings,
@@ -166,10 +179,22 @@ impl Nats {
         connection: &Connection,
         name: &str,
     ) -> Result<Nats, ConnectError> {
+        Nats::connect_waiting_with(connection, None, name).await
+    }
+
+    /// As [`Nats::connect_waiting`], with credentials as in [`Nats::connect_with`].
+    ///
+    /// # Errors
+    /// Only what no waiting mends: see [`ConnectError::may_pass`].
+    pub async fn connect_waiting_with(
+        connection: &Connection,
+        credentials: Option<&Credentials>,
+        name: &str,
+    ) -> Result<Nats, ConnectError> {
         let mut tries = 0;
         let mut said = String::new();
         loop {
-            match Nats::connect(connection, name).await {
+            match Nats::connect_with(connection, credentials, name).await {
                 Err(error) if error.may_pass() => {
                     let text = error.to_string();
                     if text != said {

@@ -1,7 +1,7 @@
 //! From a contract's connection to options of the client, and from the client's errors to lines a person can act on.
 
 use super::ConnectError;
-use crate::credentials;
+use crate::credentials::{self, Credentials};
 use async_nats::{ConnectErrorKind, ConnectOptions, ServerAddr};
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -14,6 +14,8 @@ pub(super) struct Settings {
     pub(super) shown: String,
     /// Credentials given in a URL; the contract says there are none, people's `--nats` may have some.
     url_user: Option<(String, String)>,
+    /// Credentials that are in no file.
+    given: Option<Credentials>,
     pub(super) api_prefix: String,
 }
 
@@ -67,8 +69,14 @@ impl Settings {
             addresses,
             shown: shown.join(", "),
             url_user,
+            given: None,
             api_prefix,
         })
+    }
+
+    pub(super) fn with(mut self, credentials: Option<&Credentials>) -> Self {
+        self.given = credentials.cloned();
+        self
     }
 
     pub(super) async fn options(
@@ -76,17 +84,20 @@ impl Settings {
         connection: &Connection,
     ) -> Result<ConnectOptions, ConnectError> {
         let mut options =
-            match (&connection.credentials_file, &self.url_user) {
-                (Some(file), _) => credentials::from_file(file).await.map_err(|reason| {
+            match (&self.given, &connection.credentials_file, &self.url_user) {
+                (Some(given), ..) => credentials::from_text(given.text()).map_err(|reason| {
+                    ConnectError::Settings(format!("the credentials given: {reason}"))
+                })?,
+                (None, Some(file), _) => credentials::from_file(file).await.map_err(|reason| {
                     ConnectError::Credentials {
                         file: file.clone(),
                         reason,
                     }
                 })?,
-                (None, Some((user, password))) => {
+                (None, None, Some((user, password))) => {
                     ConnectOptions::with_user_and_password(user.clone(), password.clone())
                 }
-                (None, None) => ConnectOptions::new(),
+                (None, None, None) => ConnectOptions::new(),
             };
         if let Some(tls) = &connection.tls {
             options = options.require_tls(true);
