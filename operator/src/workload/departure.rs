@@ -131,7 +131,7 @@ async fn close<S: JetStream, K: Kubernetes, R: Runs>(
     let mut reached = reach(resource, plan, Some(closing), context).await?;
     let is_known = counted.is_ok();
     let counters = counted.unwrap_or_else(|error| {
-        reached.error.get_or_insert(error.into());
+        reached.error.get_or_insert_with(|| error.into());
         Vec::new()
     });
     let figures = SagaFigures::sum(counters.iter().map(Vec::as_slice));

@@ -211,7 +211,7 @@ async fn any_stop_comes_to_the_same_end() {
         panic!("there are more");
     };
     type Change<'a> = &'a dyn Fn(&Model);
-    let cases: [(&str, Change<'_>); 9] = [
+    let cases: [(&str, Change<'_>); 10] = [
         ("nothing changes", &|_| {}),
         ("a limit is set", &|model| {
             change(model, orders, json!({"limits": {"maxMessages": 5}}));
