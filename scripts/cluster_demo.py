@@ -10,6 +10,7 @@ check's exit code. It works in the namespaces `tidemill` and `shop` and refuses 
 """
 
 import argparse
+import base64
 import json
 import os
 import pathlib
@@ -142,6 +143,16 @@ def example(orders):
     return kubectl("kustomize", folder)
 
 
+def credentials(whose):
+    """A credentials file that the operator made: `admin` for people, `app` for participants and publishers."""
+    listed = json.loads(kubectl("get", "secrets", "-n", SYSTEM, "-l", f"tidemill.dev/credentials={whose}", "-o", "json"))["items"]
+    content = base64.b64decode(listed[0]["data"]["nats.creds"])
+    file = RUN / f"{whose}.creds"
+    file.touch(mode=0o600)
+    file.write_bytes(content)
+    return file
+
+
 def up(orders):
     for namespace in [SYSTEM, SHOP]:
         if kubectl("get", "namespace", namespace, fails=True) is not None:
@@ -154,6 +165,7 @@ def up(orders):
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     shop = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHOP, "labels": labels}}
     kubectl("apply", "-f", "-", text=json.dumps(shop))
+    kubectl("create", "secret", "generic", "-n", SHOP, f"{RELEASE}-nats-app", f"--from-file=nats.creds={credentials('app')}")
     kubectl("apply", "-n", SHOP, "-f", "-", text=example(orders))
     until("pods", lambda: deployments_missing(SHOP))
     until("resources", resources_missing)
@@ -190,10 +202,12 @@ class Forward:
 def run(args):
     orders = args.orders
     with Forward() as url:
-        tidemill = Tidemill(args.programs, RUN, {"TIDEMILL_NATS": url, "TIDEMILL_NAMESPACE": SHOP})
+        where = {"TIDEMILL_NATS": url, "TIDEMILL_NAMESPACE": SHOP}
+        tidemill = Tidemill(args.programs, RUN, {**where, "TIDEMILL_CREDS": str(credentials("admin"))})
+        publisher = Tidemill(args.programs, RUN, {**where, "TIDEMILL_CREDS": str(credentials("app"))})
         totals = read_totals(orders / PLACED)
         started = time.monotonic()
-        tidemill.run("event", "publish", "orders", "--file", orders / PLACED)
+        publisher.run("event", "publish", "orders", "--file", orders / PLACED)
         say(f"{len(totals):,} orders published")
         wait_until_done(tidemill, totals, RUN_SECONDS_MAX)
         say(f"all done {time.monotonic() - started:.1f} s after the first order")

@@ -60,7 +60,7 @@ get_python() {
     wanted="$("$base" --version 2>&1) $(cksum <$requirements)"
     if [[ -f .tools/python.stamp && $(<.tools/python.stamp) == "$wanted" ]]; then
         python=$(<.tools/python.path)
-        if "$python" -c 'import nats' 2>/dev/null; then
+        if "$python" -c 'import nats, nkeys' 2>/dev/null; then
             say "Python: $python"
             return
         fi
@@ -79,7 +79,7 @@ get_python() {
         printf '#!/bin/sh\nPYTHONPATH=%q exec %q "$@"\n' "$root/.tools/python" "$(command -v "$base")" >"$python"
         chmod +x "$python"
     fi
-    "$python" -c 'import nats' || die "nats-py was installed, but can't be imported by $python"
+    "$python" -c 'import nats, nkeys' || die "nats-py[nkeys] was installed, but can't be imported by $python"
     printf '%s' "$python" >.tools/python.path
     printf '%s' "$wanted" >.tools/python.stamp
     say "Python: $python"

@@ -11,8 +11,8 @@ use crate::output::{Format, Output};
 use std::path::PathBuf;
 use std::time::Duration;
 use tidemill_core::contract::Connection;
-use tidemill_nats::connection::{ConnectError, Forwarded};
-use tidemill_nats::{ApiError, Nats};
+use tidemill_nats::connection::ConnectError;
+use tidemill_nats::{ApiError, Credentials, Nats};
 
 /// An absence of NATS shorter than this is a restart, of which nothing is said.
 const AWAY_UNSAID: Duration = Duration::from_secs(2);
@@ -181,8 +181,8 @@ impl Context {
         let came_with = self.global.creds.is_some() || credentials.is_some();
         let forward = Forward::open(place.clone()).await?;
         let connection = self.connection(&format!("nats://{}", forward.address()));
-        let forwarded = Forwarded { credentials };
-        let nats = Nats::connect_forwarded(&connection, "tidemill", forwarded).await;
+        let credentials = credentials.map(Credentials::new);
+        let nats = Nats::connect_forwarded(&connection, credentials.as_ref(), "tidemill").await;
         let nats = nats.map_err(|error| match &error {
             // What went wrong behind the port says more.
             ConnectError::Unreachable { .. } => {

@@ -8,6 +8,7 @@ mod events;
 mod settings;
 mod supervise;
 
+use crate::credentials::Credentials;
 use crate::undeliverable::Undeliverable;
 use async_nats::Client;
 use events::Events;
@@ -66,21 +67,6 @@ pub struct ConnectionStatus {
     pub reconnects: u64,
     /// The last thing the server or the client complained of.
     pub last_error: Option<String>,
-}
-
-/// What a connection needs that goes through a forwarded port, besides what a contract says.
-#[derive(Clone, Default)]
-pub struct Forwarded {
-    /// Content of a credentials file, which then is nowhere else; the connection's own file wins.
-    pub credentials: Option<String>,
-}
-
-impl fmt::Debug for Forwarded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forwarded")
-            .field("credentials", &self.credentials.is_some())
-            .finish()
-    }
 }
 
 /// Why no connection could be made. Each message is one line that names the servers without credentials.
@@ -149,28 +135,41 @@ impl Nats {
     /// # Errors
     /// [`ConnectError`]
     pub async fn connect(connection: &Connection, name: &str) -> Result<Nats, ConnectError> {
-        Self::connect_by(connection, name, None).await
+        Nats::connect_with(connection, None, name).await
     }
 
-    /// As [`Nats::connect`], through a forwarded port: only the addresses of the connection are used, never those that the server
+    /// As [`Nats::connect`]; credentials that are given go before those that the connection names.
+    ///
+    /// # Errors
+    /// [`ConnectError`]
+    pub async fn connect_with(
+        connection: &Connection,
+        credentials: Option<&Credentials>,
+        name: &str,
+    ) -> Result<Nats, ConnectError> {
+        Nats::connect_by(connection, credentials, name, false).await
+    }
+
+    /// As [`Nats::connect_with`], through a forwarded port: only the addresses of the connection are used, never those that the server
     /// names, which nobody reaches from outside of its network.
     ///
     /// # Errors
     /// [`ConnectError`]
     pub async fn connect_forwarded(
         connection: &Connection,
+        credentials: Option<&Credentials>,
         name: &str,
-        forwarded: Forwarded,
     ) -> Result<Nats, ConnectError> {
-        Self::connect_by(connection, name, Some(forwarded)).await
+        Nats::connect_by(connection, credentials, name, true).await
     }
 
     async fn connect_by(
         connection: &Connection,
+        credentials: Option<&Credentials>,
         name: &str,
-        forwarded: Option<Forwarded>,
+        forwarded: bool,
     ) -> Result<Nats, ConnectError> {
-        let settings = Settings::new(connection)?;
+        let settings = Settings::new(connection)?.with(credentials);
         let dial = Dial {
             connection: connection.clone(),
             settings,
@@ -203,10 +202,22 @@ impl Nats {
         connection: &Connection,
         name: &str,
     ) -> Result<Nats, ConnectError> {
+        Nats::connect_waiting_with(connection, None, name).await
+    }
+
+    /// As [`Nats::connect_waiting`], with credentials as in [`Nats::connect_with`].
+    ///
+    /// # Errors
+    /// Only what no waiting mends: see [`ConnectError::may_pass`].
+    pub async fn connect_waiting_with(
+        connection: &Connection,
+        credentials: Option<&Credentials>,
+        name: &str,
+    ) -> Result<Nats, ConnectError> {
         let mut tries = 0;
         let mut said = String::new();
         loop {
-            match Nats::connect(connection, name).await {
+            match Nats::connect_with(connection, credentials, name).await {
                 Err(error) if error.may_pass() => {
                     let text = error.to_string();
                     if text != said {

@@ -6,9 +6,31 @@
 
 use async_nats::ConnectOptions;
 use serde::Deserialize;
+use std::fmt;
 
 /// Longest credentials file read; a `.creds` file has about 1 KiB.
 const BYTES_MAX: u64 = 64 << 10;
+
+/// Credentials that aren't in a file: the text that would stand there. Not shown by `Debug`.
+#[derive(Clone)]
+pub struct Credentials(String);
+
+impl Credentials {
+    /// Of the text of a credentials file.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,7 +7,7 @@
 //! * [`publish`]: [`Publisher`], thousands of acknowledged publishes in flight.
 //! * [`kv`]: [`KvBucket`], buckets that any KV client can read.
 //! * [`provision`]: what is made before a worker starts: streams and buckets, never recreated.
-//! * [`permissions`]: what a worker and a participant must be allowed to do.
+//! * [`permissions`]: what workers, participants and others must be allowed to do.
 
 pub mod api;
 pub mod connection;
@@ -24,6 +24,7 @@ mod undeliverable;
 
 pub use api::{ApiError, STREAM_ADVISORIES, StreamState};
 pub use connection::{ConnectError, ConnectionStatus, Nats};
+pub use credentials::Credentials;
 pub use kv::{Guard, KvBucket, KvEntry, KvError, KvReader, KvWrite};
 pub use message::{StoredMessage, header_map};
 pub use publish::{Acked, PendingAck, Publish, PublishError, Publisher};

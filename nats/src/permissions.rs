@@ -9,13 +9,15 @@
 //! remembers every delivery from a stream for two minutes as a request that may be answered (ADR 0004).
 
 mod config;
+mod rights;
 
 pub use config::user_name;
+pub use rights::{Rights, Subjects, application, operator, worker_with};
 
 use crate::kv::{stream_of, subject_of, written_at};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tidemill_core::contract::{Contract, ProjectionWorkload, SagaWorkload, Workload};
+use tidemill_core::contract::{Connection, Contract, ProjectionWorkload, SagaWorkload, Workload};
 use tidemill_core::definition::{Action, PublishDefinition, SagaDefinition};
 use tidemill_core::names::{self, encode_token};
 
@@ -84,7 +86,7 @@ impl Permissions {
 #[must_use]
 pub fn worker(contract: &Contract) -> Permissions {
     let list = List {
-        api: api(contract),
+        api: api_prefix(&contract.connection),
         keys: contract.resource.key_prefix(),
         contract,
         publish: BTreeMap::new(),
@@ -186,9 +188,9 @@ fn publishes(definition: &SagaDefinition) -> impl Iterator<Item = &PublishDefini
         .chain(&definition.on_compensated)
 }
 
-/// What API calls begin with.
-fn api(contract: &Contract) -> String {
-    let connection = &contract.connection;
+/// What API calls of a connection begin with, without a dot at its end.
+#[must_use]
+pub fn api_prefix(connection: &Connection) -> String {
     match (
         &connection.jetstream_domain,
         &connection.jetstream_api_prefix,

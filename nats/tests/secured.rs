@@ -7,9 +7,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa};
 use serde_json::{Value, json};
 use std::path::Path;
 use tidemill_core::contract::{Connection, Tls};
-use tidemill_nats::connection::Forwarded;
 use tidemill_nats::provision::{Mark, StreamPlan, ensure};
-use tidemill_nats::{ConnectError, KvBucket, Nats, Publish, Publisher, ReadFrom, Reader};
+use tidemill_nats::{
+    ConnectError, Credentials, KvBucket, Nats, Publish, Publisher, ReadFrom, Reader,
+};
 use tidemill_testbed::NatsServer;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -242,8 +243,8 @@ async fn credentials_of_a_forwarded_port() {
     let server = NatsServer::builder().config(config).start().await.unwrap();
     let connection = Connection::plain(&server.url());
     let connect = async |credentials: Option<&str>| {
-        let credentials = credentials.map(str::to_owned);
-        Nats::connect_forwarded(&connection, "test", Forwarded { credentials }).await
+        let credentials = credentials.map(|text| Credentials::new(text.to_owned()));
+        Nats::connect_forwarded(&connection, credentials.as_ref(), "test").await
     };
     let nobody = connect(None).await.unwrap_err();
     assert!(matches!(nobody, ConnectError::Refused { .. }), "{nobody}");
@@ -280,7 +281,7 @@ async fn addresses_of_a_forwarded_port() {
     });
     let connection = Connection::plain(&url);
     let plain = Nats::connect(&connection, "test").await.unwrap();
-    let forwarded = Nats::connect_forwarded(&connection, "test", Forwarded::default());
+    let forwarded = Nats::connect_forwarded(&connection, None, "test");
     let forwarded = forwarded.await.unwrap();
     let addresses = async |nats: &Nats| nats.client().server_pool().await.unwrap().len();
     assert_eq!(addresses(&plain).await, 2);

@@ -1,5 +1,6 @@
 //! The operator's configuration: one YAML file.
 
+use crate::credentials::{FILE, Issue};
 use crate::tenancy::Tenancy;
 use crate::worker::{CREDENTIALS_FOLDER, WorkerDefaults};
 use serde::Deserialize;
@@ -18,6 +19,10 @@ pub struct Config {
     /// Uid of the namespace kube-system of a cluster that had this id and is gone: it needn't be waited for.
     #[serde(default)]
     pub takeover: Option<String>,
+    /// Users of NATS and their credentials are made, for the operator itself, for workers, people and applications; absent = they are
+    /// made by somebody else, if there are any.
+    #[serde(default)]
+    pub credentials: Option<Issue>,
     /// How NATS is reached.
     pub nats: Connection,
     /// Copies of streams that don't say how many.
@@ -79,7 +84,16 @@ impl Config {
         if let Some(Err(problem)) = config.max_stream_bytes.as_ref().map(ByteSize::bytes) {
             return Err(error(format!("maxStreamBytes: {problem}")));
         }
-        Ok(config)
+        let given = [
+            &config.nats.credentials_file,
+            &config.workers.credentials_secret,
+        ];
+        match config.credentials.is_some() && given.iter().any(|given| given.is_some()) {
+            true => Err(error(
+                "credentials excludes nats.credentialsFile and workers.credentialsSecret: they are made, or they are given".to_owned(),
+            )),
+            false => Ok(config),
+        }
     }
 
     /// Reads the text of a file.
@@ -90,11 +104,13 @@ impl Config {
         serde_saphyr::from_str(text)
     }
 
-    /// How workers reach NATS: as the operator does, but with the credentials of their own namespace.
+    /// How workers reach NATS: as the operator does, but with the credentials of their own namespace, and with inboxes of their own.
     pub fn worker_connection(&self) -> Connection {
-        let credentials = self.workers.credentials_secret.as_ref();
+        let has_credentials =
+            self.credentials.is_some() || self.workers.credentials_secret.is_some();
         Connection {
-            credentials_file: credentials.map(|_| format!("{CREDENTIALS_FOLDER}/nats.creds")),
+            credentials_file: has_credentials.then(|| format!("{CREDENTIALS_FOLDER}/{FILE}")),
+            inbox_prefix: None,
             ..self.nats.clone()
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::cluster_id::ClusterClaim;
 use crate::config::Config;
+use crate::credentials::Issuer;
 use crate::error::Error;
 use crate::jetstream::JetStream;
 use crate::kubernetes::Kubernetes;
@@ -32,6 +33,8 @@ pub struct Context<S, K> {
     pub worker_connection: Connection,
     /// What is the same for all workers.
     pub workers: Arc<WorkerDefaults>,
+    /// Makes the workers' credentials; `None` = somebody else does, if they need any.
+    pub issuer: Option<Arc<Issuer>>,
     /// How long a resource that goes waits for its data to be deleted.
     pub deletion_deadline: Duration,
     /// How long ago something must have happened to the instances of a Saga that is applied anew and goes on by itself.
@@ -73,6 +76,7 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
             tenancy: Arc::new(config.tenancy.clone()),
             worker_connection: config.worker_connection(),
             workers: Arc::new(config.workers.clone()),
+            issuer: None,
             deletion_deadline: Duration::from_secs(u64::from(config.deletion_deadline_seconds)),
             resume_limit: Duration::from_secs(u64::from(config.resume_limit_seconds)),
             pace: Pace::default(),
@@ -85,6 +89,13 @@ impl<S: JetStream, K: Kubernetes> Context<S, K> {
             quiet: Arc::default(),
             shared: Arc::default(),
         }
+    }
+
+    /// With credentials made by this.
+    #[must_use]
+    pub fn with_issuer(mut self, issuer: Option<Issuer>) -> Self {
+        self.issuer = issuer.map(Arc::new);
+        self
     }
 
     /// Looked at before each write.

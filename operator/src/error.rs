@@ -1,5 +1,6 @@
 //! What can go wrong in one reconcile, and when it is tried again.
 
+use crate::credentials::IssueError;
 use std::time::Duration;
 use tidemill_nats::{ApiError, KvError};
 use tidemill_provision::starts::StartError;
@@ -20,6 +21,9 @@ pub enum Error {
     /// Where a stream is begun can't be stored.
     #[error(transparent)]
     Start(Box<StartError>),
+    /// The workers' credentials can't be made.
+    #[error(transparent)]
+    Credentials(#[from] IssueError),
     /// It isn't known whether the cluster id is this cluster's.
     #[error("the heartbeat of the cluster id is not written yet{}", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
     ClusterUnclaimed(Option<String>),
@@ -59,7 +63,7 @@ impl Error {
             | Error::Counters(_)
             | Error::Start(_)
             | Error::ClusterUnclaimed(_) => true,
-            Error::Kubernetes(_) | Error::Fenced => false,
+            Error::Kubernetes(_) | Error::Credentials(_) | Error::Fenced => false,
         }
     }
 
@@ -71,6 +75,7 @@ impl Error {
             | Error::JetStream(_)
             | Error::Counters(_)
             | Error::Start(_)
+            | Error::Credentials(_)
             | Error::ClusterUnclaimed(_) => Class::Transient,
             Error::Fenced => Class::Fenced,
         }

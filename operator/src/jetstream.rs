@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 use std::future::Future;
 use std::time::Duration;
 use tidemill_core::contract::Contract;
-use tidemill_core::names::{COUNTERS_BUCKET, ResourceId, parse_counters_key};
+use tidemill_core::definition::SagaDefinition;
+use tidemill_core::names::{COUNTERS_BUCKET, REVISIONS_BUCKET, ResourceId, parse_counters_key};
 use tidemill_nats::provision::{self, Loss, Outcome, StreamPlan};
 use tidemill_nats::{ApiError, KvBucket, KvError, Nats, Publisher, ReadError, StreamState};
 use tidemill_provision::starts::{self, StartError};
@@ -48,6 +49,12 @@ pub trait JetStream: Clone + Send + Sync + 'static {
         &self,
         resource: &ResourceId,
     ) -> impl Future<Output = Result<Vec<Vec<u8>>, KvError>> + Send;
+
+    /// Every definition that a Saga's instances were started with, as far as they are stored and can be read.
+    fn definitions(
+        &self,
+        resource: &ResourceId,
+    ) -> impl Future<Output = Result<Vec<SagaDefinition>, KvError>> + Send;
 
     /// Makes a stream.
     fn create(
@@ -151,6 +158,16 @@ impl JetStream for Nats {
             .into_iter()
             .filter(|(key, entry)| parse_counters_key(key).is_some() && !entry.deleted);
         Ok(partitions.map(|(_, entry)| entry.value.to_vec()).collect())
+    }
+
+    async fn definitions(&self, resource: &ResourceId) -> Result<Vec<SagaDefinition>, KvError> {
+        let bucket = KvBucket::new(&Publisher::new(self, 1), REVISIONS_BUCKET);
+        let entries = bucket.entries(&resource.key_prefix()).await?;
+        let stored = entries.into_values().filter(|entry| !entry.deleted);
+        // One that can't be read here can't be read by workers either.
+        Ok(stored
+            .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
+            .collect())
     }
 
     async fn create(&self, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {

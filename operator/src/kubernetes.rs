@@ -1,9 +1,13 @@
 //! What reconcilers ask of the API server: a port, so that they are tried against a model as well, and its adapter.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{self as core, ConfigMap, ObjectReference, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    self as core, ConfigMap, ObjectReference, Secret, ServiceAccount,
+};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
@@ -70,6 +74,8 @@ pub enum Child {
     Deployment,
     /// One worker at a time goes.
     PodDisruptionBudget,
+    /// With a worker's credentials: made and deleted, never read.
+    Secret,
 }
 
 impl Child {
@@ -79,6 +85,7 @@ impl Child {
             Child::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
             Child::Deployment => ApiResource::erase::<Deployment>(&()),
             Child::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
+            Child::Secret => ApiResource::erase::<Secret>(&()),
         }
     }
 }
@@ -90,6 +97,8 @@ pub struct Pod {
     pub name: String,
     /// Names of the ConfigMaps that it refers to.
     pub config_maps: Vec<String>,
+    /// Names of the Secrets that it refers to.
+    pub secrets: Vec<String>,
     /// Image of its worker.
     pub image: String,
     /// Whether it has ended for good.
@@ -101,10 +110,15 @@ impl Pod {
         let phase = pod.status.and_then(|status| status.phase);
         let spec = pod.spec.unwrap_or_default();
         let volumes = spec.volumes.unwrap_or_default();
-        let config_maps = volumes.into_iter().filter_map(|volume| volume.config_map);
+        let (mut config_maps, mut secrets) = (Vec::new(), Vec::new());
+        for volume in volumes {
+            config_maps.extend(volume.config_map.map(|config_map| config_map.name));
+            secrets.extend(volume.secret.and_then(|secret| secret.secret_name));
+        }
         Pod {
             name: pod.metadata.name.unwrap_or_default(),
-            config_maps: config_maps.map(|config_map| config_map.name).collect(),
+            config_maps,
+            secrets,
             image: spec
                 .containers
                 .into_iter()
@@ -162,6 +176,13 @@ pub trait Kubernetes: Clone + Send + Sync + 'static {
         kind: Child,
         child: &Value,
     ) -> impl Future<Output = Result<Value, kube::Error>> + Send;
+
+    /// Makes a child that never changes; that it is there already is success, and needn't be looked at.
+    fn create(
+        &self,
+        kind: Child,
+        child: &Value,
+    ) -> impl Future<Output = Result<(), kube::Error>> + Send;
 
     /// Deletes a child; that it is gone already is success.
     fn delete(
@@ -281,6 +302,21 @@ impl Kubernetes for Cluster {
             .patch(name, &ours, &Patch::Apply(child))
             .await?;
         serde_json::to_value(applied).map_err(kube::Error::SerdeError)
+    }
+
+    async fn create(&self, kind: Child, child: &Value) -> Result<(), kube::Error> {
+        let child = serde_json::from_value(child.clone());
+        let child: DynamicObject = child.map_err(kube::Error::SerdeError)?;
+        let namespace = child.namespace().unwrap_or_default();
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        match self.api_of(kind, &namespace).create(&params, &child).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn delete(&self, kind: Child, namespace: &str, name: &str) -> Result<(), kube::Error> {

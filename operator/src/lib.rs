@@ -7,6 +7,7 @@ pub mod cluster_id;
 pub mod conditions;
 pub mod config;
 pub mod context;
+pub mod credentials;
 pub mod deletion;
 pub mod error;
 pub mod eventstream;

@@ -4,12 +4,18 @@ use anyhow::Context;
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+use tidemill_core::contract::Connection;
 use tidemill_nats::Nats;
 use tidemill_operator::config::Config;
+use tidemill_operator::credentials::{self, Issue, Issuer};
 use tidemill_operator::runtime::Runtime;
 use tidemill_service::telemetry::{self, LogFormat};
 use tidemill_service::{Health, Metrics, http, shutdown};
 use tokio_util::sync::CancellationToken;
+
+/// Pause between two tries to make credentials.
+const CREDENTIALS_RETRY: Duration = Duration::from_secs(2);
 
 /// Turns EventStreams, Projections and Sagas of Kubernetes into streams and workers.
 #[derive(Debug, Parser)]
@@ -88,14 +94,27 @@ async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         .await
         .context("no way to the API server")?;
     let name = format!("tidemill-operator {}", args.pod);
-    let nats = tokio::select! {
-        connected = Nats::connect_waiting(&config.nats, &name) => connected?,
+    let connecting = async {
+        let (issuer, connection, credentials) = match &config.credentials {
+            None => (None, config.nats.clone(), None),
+            Some(issue) => {
+                let issuer = issuer(&client, &args.namespace, issue, &config.nats, &health).await;
+                let (connection, credentials) = issuer.operator()?;
+                (Some(issuer), connection, Some(credentials))
+            }
+        };
+        let nats = Nats::connect_waiting_with(&connection, credentials.as_ref(), &name).await?;
+        anyhow::Ok((issuer, nats))
+    };
+    let (issuer, nats) = tokio::select! {
+        connected = connecting => connected?,
         () = signals.cancelled() => return Ok(()),
     };
     let runtime = Runtime {
         client,
         nats,
         config,
+        issuer,
         namespace: args.namespace,
         pod: args.pod,
         health,
@@ -104,4 +123,32 @@ async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     runtime.run(signals).await;
     serving.cancel();
     Ok(())
+}
+
+/// Has the Secrets with credentials of NATS made, trying until they are there.
+async fn issuer(
+    client: &kube::Client,
+    namespace: &str,
+    issue: &Issue,
+    connection: &Connection,
+    health: &Health,
+) -> Issuer {
+    let mut said = String::new();
+    loop {
+        match credentials::prepare(client.clone(), namespace, issue, connection).await {
+            Ok(issuer) => {
+                health.ready("credentials");
+                return issuer;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if text != said {
+                    tracing::error!(error = %text, "credentials of NATS can't be made");
+                    health.not_ready("credentials", text.clone());
+                    said = text;
+                }
+            }
+        }
+        tokio::time::sleep(CREDENTIALS_RETRY).await;
+    }
 }

@@ -1,6 +1,7 @@
 //! What the operator needs of the API server, and what of it is missing: `/readyz` says it, so that a missing definition or permission
 //! is read there instead of guessed from failures.
 
+use crate::credentials::Names;
 use futures::future::join_all;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
@@ -76,6 +77,12 @@ const HERE: &[Right] = &[(
     &["create", "get", "update"],
 )];
 
+/// Rights in every namespace if credentials are made.
+const CREDENTIALS_EVERYWHERE: Right = ("", "secrets", "", &["create", "delete"]);
+/// Rights in the operator's own namespace if credentials are made; the Secret with the seeds never changes.
+const CREDENTIALS_HERE: Right = ("", "secrets", "", &["get", "patch"]);
+const KEYS_HERE: Right = ("", "secrets", "", &["get"]);
+
 /// What is missing, for people; empty = nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
@@ -93,6 +100,7 @@ pub async fn missing(
     client: &Client,
     namespace: &str,
     lease: &str,
+    secrets: Option<&Names>,
 ) -> Result<Missing, kube::Error> {
     let definitions = [
         definition::<EventStream>(client).await?,
@@ -102,10 +110,21 @@ pub async fn missing(
     let everywhere = EVERYWHERE.iter().map(|right| (right, None, None));
     let here = HERE
         .iter()
-        .map(|right| (right, Some(namespace), Some(lease)));
-    let asked = everywhere.chain(here).flat_map(|(right, namespace, name)| {
+        .map(|right| (right, Some(namespace), Some(lease.to_owned())));
+    let secrets = secrets.into_iter().flat_map(|names| {
+        let here = |right, name: &'_ String| (right, Some(namespace), Some(name.clone()));
+        [
+            (&CREDENTIALS_EVERYWHERE, None, None),
+            here(&KEYS_HERE, &names.keys),
+            here(&CREDENTIALS_HERE, &names.auth),
+            here(&CREDENTIALS_HERE, &names.admin),
+            here(&CREDENTIALS_HERE, &names.app),
+        ]
+    });
+    let asked = everywhere.chain(here).chain(secrets);
+    let asked = asked.flat_map(|(right, namespace, name)| {
         let verbs = right.3.iter();
-        verbs.map(move |verb| allowed(client, *right, verb, namespace, name))
+        verbs.map(move |verb| allowed(client, *right, verb, namespace, name.clone()))
     });
     let mut permissions = Vec::new();
     for answer in join_all(asked).await {
@@ -143,7 +162,7 @@ async fn allowed(
     (group, resource, subresource, _): Right,
     verb: &str,
     namespace: Option<&str>,
-    name: Option<&str>,
+    name: Option<String>,
 ) -> Result<Option<String>, kube::Error> {
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -156,7 +175,7 @@ async fn allowed(
                 verb: text(verb),
                 namespace: namespace.map(str::to_owned),
                 // A name says nothing about what is created.
-                name: name.filter(|_| verb != "create").map(str::to_owned),
+                name: name.filter(|_| verb != "create"),
                 ..ResourceAttributes::default()
             }),
             ..SelfSubjectAccessReviewSpec::default()

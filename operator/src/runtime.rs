@@ -6,6 +6,7 @@ mod feed;
 use crate::cluster_id::{ClusterClaim, Heart};
 use crate::config::Config;
 use crate::context::Context;
+use crate::credentials::{self, Issuer, Names};
 use crate::kubernetes::Cluster;
 use crate::lease::{Candidate, Claim};
 use crate::meters::Meters;
@@ -36,6 +37,8 @@ pub struct Runtime {
     pub nats: Nats,
     /// Its configuration.
     pub config: Config,
+    /// Makes credentials, if the configuration says so.
+    pub issuer: Option<Issuer>,
     /// Its own namespace, where the Lease is.
     pub namespace: String,
     /// Its own name.
@@ -65,6 +68,7 @@ impl Runtime {
             tokio::spawn(watch_needs(
                 self.client.clone(),
                 self.namespace.clone(),
+                self.config.credentials.as_ref().map(Names::of),
                 self.health.clone(),
                 can_begin.clone(),
             )),
@@ -85,13 +89,15 @@ impl Runtime {
             let cluster = ClusterClaim::default();
             let heart = tokio::spawn(self.heart(cluster.clone(), term.clone()));
             cluster.decided().await;
-            let context = Arc::new(Context::new(
+            let context = Context::new(
                 self.nats.clone(),
                 Cluster::new(&self.client, &self.pod),
                 &self.config,
                 (claim.clone(), cluster),
                 meters.clone(),
-            ));
+            );
+            let context = Arc::new(context.with_issuer(self.issuer.clone()));
+            let keeping = tokio::spawn(self.keep_credentials(claim.clone(), term.clone()));
             meters.leads(true);
             let feed = Feed::new(context.pace.clone());
             let client = || self.client.clone();
@@ -128,6 +134,7 @@ impl Runtime {
             term.cancel();
             futures::future::join_all(tasks).await;
             let _ = heart.await;
+            let _ = keeping.await;
             meters.leads(false);
         }
         release.cancel();
@@ -155,16 +162,35 @@ impl Runtime {
     }
 }
 
+impl Runtime {
+    /// Keeps the Secrets with credentials of NATS, if it makes them.
+    fn keep_credentials(
+        &self,
+        claim: Claim,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (client, namespace) = (self.client.clone(), self.namespace.clone());
+        let issuer = self.issuer.clone();
+        async move {
+            if let Some(issuer) = issuer {
+                let keep = credentials::keep(client, namespace, issuer, claim);
+                let _ = stop.run_until_cancelled(keep).await;
+            }
+        }
+    }
+}
+
 /// Says for as long as something is missing what it is; `can_begin` is cancelled as soon as the kinds are there: what a missing
 /// permission stops says so by itself.
 async fn watch_needs(
     client: Client,
     namespace: String,
+    secrets: Option<Names>,
     health: Health,
     can_begin: CancellationToken,
 ) {
     loop {
-        match readiness::missing(&client, &namespace, LEASE).await {
+        match readiness::missing(&client, &namespace, LEASE, secrets.as_ref()).await {
             Ok(missing) => {
                 health.ready("kubernetes");
                 if report(&missing, &health, &can_begin) {

@@ -6,7 +6,9 @@
 //! | ServiceAccount | `tidemill-<kind>-<name>` | an identity without rights and without a token |
 //! | Deployment | the same | the workers |
 //! | PodDisruptionBudget | the same | with more than one worker: one at a time goes |
+//! | Secret | `tidemill-<kind>-<name>-nats-<hash>` | credentials of NATS, if the operator makes them ([`crate::credentials`]) |
 
+use crate::credentials::Issued;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -54,6 +56,17 @@ pub struct Wanted<'a> {
     pub resources: Option<&'a ContainerResources>,
     /// For all resources.
     pub defaults: &'a WorkerDefaults,
+    /// Credentials that the operator made for them.
+    pub credentials: Option<Credentials<'a>>,
+}
+
+/// Credentials that the operator made for the workers of one resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials<'a> {
+    /// Those in force.
+    pub issued: &'a Issued,
+    /// Names of the Secrets of before, which pods may still refer to.
+    pub earlier: &'a [String],
 }
 
 /// The objects of the workers, to be applied in this order.
@@ -78,6 +91,9 @@ const USER: u32 = 65_532;
 /// Workers finish what is in flight, 15 s at most (docs/guide/operations.md).
 const GRACE_SECONDS: u32 = 30;
 const PORT: u32 = 9090;
+/// Annotation of the ServiceAccount: [`Credentials::earlier`], since Secrets can't be listed. Not of the Deployment, whose controller would
+/// have to see each change.
+const EARLIER: &str = "tidemill.dev/earlier-credentials";
 
 /// Labels that all objects of a resource's workers carry, and by which they are found.
 pub fn labels(resource: &ResourceId) -> BTreeMap<String, String> {
@@ -109,6 +125,48 @@ pub fn contract_name(contract: &Contract) -> String {
     format!("{}-{}", name(&contract.resource), Revision::of(contract))
 }
 
+/// What names of Secrets with credentials for the workers begin with.
+pub fn credentials_prefix(resource: &ResourceId) -> String {
+    format!("{}-nats-", name(resource))
+}
+
+/// Names of the Secrets with credentials that a ServiceAccount remembers and a Deployment refers to, but for this one. Others than those of
+/// the resource are none: who may only change these objects has no Secret deleted.
+pub fn earlier_credentials(
+    account: Option<&Value>,
+    deployment: Option<&Value>,
+    resource: &ResourceId,
+    now: &str,
+) -> Vec<String> {
+    let annotations = account.and_then(|account| account.pointer("/metadata/annotations"));
+    let remembered = annotations.and_then(|annotations| annotations.get(EARLIER));
+    let remembered = remembered.and_then(Value::as_str).unwrap_or_default();
+    let prefix = credentials_prefix(resource);
+    let mut names: Vec<String> = remembered
+        .split(',')
+        .chain(deployment.and_then(mounted_credentials))
+        .filter(|name| name.starts_with(&prefix) && *name != now)
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The annotations of a ServiceAccount that remembers these.
+pub fn remember_credentials(earlier: &[impl AsRef<str>]) -> Value {
+    let names: Vec<&str> = earlier.iter().map(AsRef::as_ref).collect();
+    json!({EARLIER: names.join(",")})
+}
+
+/// The Secret with credentials that a Deployment's pods refer to.
+pub fn mounted_credentials(deployment: &Value) -> Option<&str> {
+    let volumes = deployment.pointer("/spec/template/spec/volumes")?;
+    let names = volumes.as_array()?.iter();
+    let mut names = names.filter_map(|volume| volume.pointer("/secret/secretName")?.as_str());
+    names.next()
+}
+
 /// Makes the objects.
 pub fn objects(wanted: &Wanted<'_>) -> Objects {
     let resource = &wanted.contract.resource;
@@ -134,7 +192,14 @@ pub fn objects(wanted: &Wanted<'_>) -> Objects {
         service_account: json!({
             "apiVersion": "v1",
             "kind": "ServiceAccount",
-            "metadata": metadata(&name),
+            "metadata": match wanted.credentials {
+                None => metadata(&name),
+                Some(credentials) => {
+                    let mut metadata = metadata(&name);
+                    metadata["annotations"] = remember_credentials(credentials.earlier);
+                    metadata
+                }
+            },
             "automountServiceAccountToken": false,
         }),
         deployment: json!({
@@ -176,7 +241,10 @@ fn pod(wanted: &Wanted<'_>, account: &str) -> Value {
     let mut volumes = vec![json!({"name": "contract", "configMap": {"name": contract}})];
     let mut mounts =
         vec![json!({"name": "contract", "mountPath": CONTRACT_FOLDER, "readOnly": true})];
-    if let Some(secret) = &wanted.defaults.credentials_secret {
+    let issued = wanted
+        .credentials
+        .map(|credentials| &credentials.issued.name);
+    if let Some(secret) = issued.or(wanted.defaults.credentials_secret.as_ref()) {
         volumes.push(json!({"name": "nats", "secret": {"secretName": secret}}));
         mounts.push(json!({"name": "nats", "mountPath": CREDENTIALS_FOLDER, "readOnly": true}));
     }

@@ -3,6 +3,7 @@
 //!
 //! compile (pure) → streams that it names → tenancy (pure) → its own streams → starts → objects → status.
 
+mod credentials;
 mod departure;
 pub mod image;
 mod objects;

@@ -37,11 +37,26 @@ jetstream {
   max_file_store: {{ .Values.nats.storage.size }}
   max_memory_store: {{ .Values.nats.storage.memory }}
 }
+# Who may do what: made by the operator, in a Secret.
+include ./auth.conf
+{{- end }}
+
+{{- /* What names of Secrets with credentials begin with. */ -}}
+{{- define "tidemill.credentials" -}}
+{{ .Release.Name }}-nats
+{{- end }}
+
+{{- /* The Secret that the NATS server of this chart waits for; the operator names it so. */ -}}
+{{- define "tidemill.credentials.auth" -}}
+{{ include "tidemill.credentials" . }}-auth{{ with int .Values.nats.rotation }}-{{ . }}{{ end }}
 {{- end }}
 
 {{- /* URLs of NATS servers, as JSON. */ -}}
 {{- define "tidemill.servers" -}}
 {{- if .Values.nats.enabled }}
+{{- if or .Values.nats.credentialsSecret .Values.worker.credentialsSecret }}
+{{- fail "nats.enabled excludes nats.credentialsSecret and worker.credentialsSecret: the operator makes credentials for the chart's own NATS" }}
+{{- end }}
 {{- if .Values.nats.servers }}{{ fail "nats.enabled and nats.servers exclude each other: leave out one of them" }}{{ end }}
 {{- list (printf "nats://%s-nats.%s.svc:4222" .Release.Name .Release.Namespace) | toJson }}
 {{- else }}
@@ -56,6 +71,11 @@ clusterId: {{ .Values.clusterId }}
 replicas: {{ .Values.nats.replicas }}
 {{- with .Values.nats.maxStreamBytes }}
 maxStreamBytes: {{ . }}
+{{- end }}
+{{- if .Values.nats.enabled }}
+credentials:
+  prefix: {{ include "tidemill.credentials" . }}
+  rotation: {{ int .Values.nats.rotation }}
 {{- end }}
 nats:
   servers: {{ include "tidemill.servers" . }}

@@ -1,7 +1,7 @@
 //! From a contract's connection to options of the client, and from the client's errors to lines a person can act on.
 
-use super::{ConnectError, Forwarded};
-use crate::credentials;
+use super::ConnectError;
+use crate::credentials::{self, Credentials};
 use async_nats::{ConnectErrorKind, ConnectOptions, ServerAddr};
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -14,6 +14,8 @@ pub(super) struct Settings {
     pub(super) shown: String,
     /// Credentials given in a URL; the contract says there are none, people's `--nats` may have some.
     url_user: Option<(String, String)>,
+    /// Credentials that are in no file.
+    given: Option<Credentials>,
     pub(super) api_prefix: String,
 }
 
@@ -67,31 +69,36 @@ impl Settings {
             addresses,
             shown: shown.join(", "),
             url_user,
+            given: None,
             api_prefix,
         })
+    }
+
+    pub(super) fn with(mut self, credentials: Option<&Credentials>) -> Self {
+        self.given = credentials.cloned();
+        self
     }
 
     pub(super) async fn options(
         &self,
         connection: &Connection,
-        forwarded: Option<&Forwarded>,
     ) -> Result<ConnectOptions, ConnectError> {
-        let unusable = |file: &str, reason| ConnectError::Credentials {
-            file: file.to_owned(),
-            reason,
-        };
-        let given = forwarded.and_then(|forwarded| forwarded.credentials.as_deref());
-        let mut options = match (&connection.credentials_file, given, &self.url_user) {
-            (Some(file), _, _) => credentials::from_file(file)
-                .await
-                .map_err(|reason| unusable(file, reason))?,
-            (None, Some(text), _) => credentials::from_text(text)
-                .map_err(|reason| unusable("nats.creds of the Secret", reason))?,
-            (None, None, Some((user, password))) => {
-                ConnectOptions::with_user_and_password(user.clone(), password.clone())
-            }
-            (None, None, None) => ConnectOptions::new(),
-        };
+        let mut options =
+            match (&self.given, &connection.credentials_file, &self.url_user) {
+                (Some(given), ..) => credentials::from_text(given.text()).map_err(|reason| {
+                    ConnectError::Settings(format!("the credentials given: {reason}"))
+                })?,
+                (None, Some(file), _) => credentials::from_file(file).await.map_err(|reason| {
+                    ConnectError::Credentials {
+                        file: file.clone(),
+                        reason,
+                    }
+                })?,
+                (None, None, Some((user, password))) => {
+                    ConnectOptions::with_user_and_password(user.clone(), password.clone())
+                }
+                (None, None, None) => ConnectOptions::new(),
+            };
         if let Some(tls) = &connection.tls {
             options = options.require_tls(true);
             for file in [&tls.ca_file, &tls.certificate_file, &tls.key_file]

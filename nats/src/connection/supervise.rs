@@ -2,7 +2,7 @@
 
 use super::events::Events;
 use super::settings::Settings;
-use super::{ConnectError, Forwarded, Live, Slot, retry_pause};
+use super::{ConnectError, Live, Slot, retry_pause};
 use async_nats::Client;
 use async_nats::jetstream::context::ContextBuilder;
 use futures::StreamExt;
@@ -23,7 +23,7 @@ const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Dial {
     pub(super) connection: Connection,
     pub(super) settings: Settings,
-    pub(super) forwarded: Option<Forwarded>,
+    pub(super) forwarded: bool,
     pub(super) name: String,
     pub(super) events: Arc<Events>,
 }
@@ -41,7 +41,7 @@ impl Dial {
         let generation = events.generation();
         let heard = Arc::clone(events);
         let mut options = settings
-            .options(connection, forwarded.as_ref())
+            .options(connection)
             .await?
             .name(name)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -52,7 +52,7 @@ impl Dial {
                 heard.hear(generation, &event);
                 std::future::ready(())
             });
-        if forwarded.is_some() {
+        if *forwarded {
             options = options.ignore_discovered_servers();
         }
         if let Some(prefix) = &connection.inbox_prefix {

@@ -52,6 +52,7 @@ fn made(contract: &Contract, replicas: u32) -> Objects {
         run: &run,
         resources: None,
         defaults: &defaults(),
+        credentials: None,
     })
 }
 
@@ -112,4 +113,25 @@ fn the_longest_names_are_names_in_kubernetes() {
     for value in labels(&contract(&"a".repeat(40)).resource).values() {
         assert!(value.len() <= 63, "{value}");
     }
+}
+
+#[test]
+fn only_secrets_of_the_resource_are_ever_deleted() {
+    let resource = contract("order-status").resource;
+    let of = |name: &str| format!("{}{name}", credentials_prefix(&resource));
+    let remembered = [
+        of("1"),
+        of("2"),
+        "tidemill-nats-keys".to_owned(),
+        String::new(),
+    ];
+    let account = json!({"metadata": {"annotations": remember_credentials(&remembered)}});
+    let volume = |name: &str| json!({"name": "nats", "secret": {"secretName": name}});
+    let deployment = |name: &str| json!({"spec": {"template": {"spec": {"volumes": [{"name": "contract"}, volume(name)]}}}});
+    let earlier = |account, mounted: &str| {
+        earlier_credentials(account, Some(&deployment(mounted)), &resource, &of("2"))
+    };
+    assert_eq!(earlier(Some(&account), &of("3")), [of("1"), of("3")]);
+    assert_eq!(earlier(Some(&account), "somebodys"), [of("1")]);
+    assert_eq!(earlier(None, &of("2")), [""; 0]);
 }

@@ -1,5 +1,6 @@
 //! The objects of the workers: makes them as they shall be, and looks how the workers are.
 
+use super::credentials::{self, issue, provide};
 use super::image;
 use super::{Parts, Reached, Runs};
 use crate::conditions::{Reason, Verdict};
@@ -8,7 +9,7 @@ use crate::error::Error;
 use crate::jetstream::JetStream;
 use crate::kubernetes::{Child, Kubernetes};
 use crate::subset;
-use crate::worker::{self, Objects, Wanted};
+use crate::worker::{self, Credentials, Objects, Wanted};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 use tidemill_core::contract::Contract;
@@ -41,6 +42,11 @@ pub(super) async fn run<S: JetStream, K: Kubernetes, R: Runs>(
         &contract_name,
         rollout.map(String::as_str),
     );
+    let issued = issue(contract, &owner.uid, context).await?;
+    let earlier = match &issued {
+        Some(issued) => provide(issued, &owner, parts, context).await?,
+        None => Vec::new(),
+    };
     let Objects {
         config_map,
         service_account,
@@ -48,11 +54,15 @@ pub(super) async fn run<S: JetStream, K: Kubernetes, R: Runs>(
         disruption_budget,
     } = worker::objects(&Wanted {
         contract,
-        owner,
+        owner: owner.clone(),
         replicas: parts.replicas,
         run: &run,
         resources: parts.lifecycle.resources.as_ref(),
         defaults: &context.workers,
+        credentials: issued.as_ref().map(|issued| Credentials {
+            issued,
+            earlier: &earlier,
+        }),
     });
     ensure(Child::ConfigMap, &config_map, context).await?;
     ensure(Child::ServiceAccount, &service_account, context).await?;
@@ -66,6 +76,7 @@ pub(super) async fn run<S: JetStream, K: Kubernetes, R: Runs>(
     let workers = Workers::of(&present, parts.replicas);
     if workers.all_are_new() {
         prune(resource, parts.resource, &contract_name, context).await?;
+        credentials::prune(&earlier, &service_account, parts.resource, context).await?;
     }
     let outdated = match image::is_outdated(&run, &context.workers.image) {
         true => workers.pods,
@@ -80,7 +91,7 @@ pub(super) async fn run<S: JetStream, K: Kubernetes, R: Runs>(
 }
 
 /// What a Deployment says of its pods.
-struct Workers {
+pub(super) struct Workers {
     wanted: u32,
     pods: u32,
     ready: u32,
@@ -90,7 +101,7 @@ struct Workers {
 }
 
 impl Workers {
-    fn of(deployment: &Value, wanted: u32) -> Workers {
+    pub(super) fn of(deployment: &Value, wanted: u32) -> Workers {
         let number = |pointer: &str| {
             let number = deployment.pointer(pointer);
             number.and_then(Value::as_u64).unwrap_or(0)
@@ -110,11 +121,14 @@ impl Workers {
         self.is_seen && self.updated == self.pods && self.pods == self.wanted
     }
 
+    pub(super) fn are_ready(&self) -> bool {
+        self.is_seen && self.ready.min(self.updated) >= self.wanted
+    }
+
     fn verdict(&self) -> Verdict {
         let message = format!("{} of {} workers are ready", self.ready, self.wanted);
-        let ready = self.is_seen && self.ready.min(self.updated) >= self.wanted;
         Verdict::new(
-            match ready {
+            match self.are_ready() {
                 true => Reason::InForce,
                 false => Reason::WorkersNotReady,
             },

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use tidemill_core::contract::Contract;
-use tidemill_core::definition::StreamRef;
+use tidemill_core::definition::{SagaDefinition, StreamRef};
 use tidemill_core::names::ResourceId;
 use tidemill_core::timestamp::Timestamp;
 use tidemill_crds::compile::together::{Labels, overlap};
@@ -39,6 +39,8 @@ pub(crate) struct State {
     /// Pods, each with its namespace and the labels by which it is found.
     pub(crate) pods: Vec<((String, Labels), Pod)>,
     pub(crate) namespaces: BTreeMap<String, Namespace>,
+    /// Definitions of Sagas that workers have stored, by resource.
+    pub(crate) definitions: BTreeMap<String, Vec<SagaDefinition>>,
     /// Resources whose starts are stored.
     starts: BTreeSet<String>,
     pub(crate) said: Vec<Said>,
@@ -266,6 +268,20 @@ impl JetStream for Model {
         self.call(lost, |_| Ok(Vec::new()))
     }
 
+    async fn definitions(&self, resource: &ResourceId) -> Result<Vec<SagaDefinition>, KvError> {
+        let lost = || {
+            Err(KvError::Get {
+                bucket: "revisions".to_owned(),
+                source: ApiError::TimedOut("a call".to_owned()),
+            })
+        };
+        let resource = resource.to_string();
+        self.call(lost, |state| {
+            let definitions = state.definitions.get(&resource);
+            Ok(definitions.cloned().unwrap_or_default())
+        })
+    }
+
     async fn create(&self, name: &str, config: &Map<String, Value>) -> Result<(), ApiError> {
         self.jetstream(|state| state.write("CREATE", name, config))
     }
@@ -346,6 +362,17 @@ impl Kubernetes for Model {
             state.writes += 1;
             state.children.insert(key, child.clone());
             child.clone()
+        })
+    }
+
+    async fn create(&self, kind: Child, child: &Value) -> Result<(), kube::Error> {
+        let meta = |field: &str| child["metadata"][field].as_str().unwrap().to_owned();
+        let key = format!("{kind:?}/{}/{}", meta("namespace"), meta("name"));
+        self.kubernetes(|state| {
+            if !state.children.contains_key(&key) {
+                state.writes += 1;
+                state.children.insert(key, child.clone());
+            }
         })
     }
 

@@ -1,18 +1,22 @@
 //! Every kind on the model, stopped anywhere.
 
 use crate::model::{Model, Stop};
+use nkeys::{KeyPair, KeyPairType};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use tidemill_core::contract::Connection;
 use tidemill_crds::projection::Projection;
 use tidemill_crds::saga::Saga;
 use tidemill_operator::cluster_id::ClusterClaim;
 use tidemill_operator::config::Config;
 use tidemill_operator::context::Context;
+use tidemill_operator::credentials::{Issue, Issuer, Seeds};
 use tidemill_operator::error::Error;
 use tidemill_operator::lease::Claim;
 use tidemill_operator::meters::Meters;
+use tidemill_operator::workload::Runs;
 use tidemill_operator::{eventstream, workload};
 use tidemill_service::Metrics;
 
@@ -39,7 +43,31 @@ fn context(model: &Model) -> Arc<Context<Model, Model>> {
         static MADE: AtomicU64 = AtomicU64::new(0);
         format!("i-{}", MADE.fetch_add(1, Ordering::Relaxed))
     };
-    Arc::new(context)
+    Arc::new(context.with_issuer(Some(issuer())))
+}
+
+/// One that makes the same credentials each time.
+fn issuer() -> Issuer {
+    static ISSUER: OnceLock<Issuer> = OnceLock::new();
+    ISSUER.get_or_init(new_issuer).clone()
+}
+
+fn new_issuer() -> Issuer {
+    let seed = |kind| {
+        KeyPair::new_from_raw(kind, [7; 32])
+            .unwrap()
+            .seed()
+            .unwrap()
+    };
+    let seeds = Seeds {
+        operator: seed(KeyPairType::Operator),
+        account: seed(KeyPairType::Account),
+    };
+    let issue = Issue {
+        prefix: "tidemill-nats".to_owned(),
+        rotation: 0,
+    };
+    Issuer::new(&issue, seeds, &Connection::plain("nats://nats:4222")).unwrap()
 }
 
 fn resource(kind: &str, name: &str, spec: Value) -> Value {
@@ -183,7 +211,7 @@ async fn any_stop_comes_to_the_same_end() {
         panic!("there are more");
     };
     type Change<'a> = &'a dyn Fn(&Model);
-    let cases: [(&str, Change<'_>); 9] = [
+    let cases: [(&str, Change<'_>); 10] = [
         ("nothing changes", &|_| {}),
         ("a limit is set", &|model| {
             change(model, orders, json!({"limits": {"maxMessages": 5}}));
@@ -221,6 +249,14 @@ async fn any_stop_comes_to_the_same_end() {
         ("what can't change changes", &|model| {
             let mut spec = saga["spec"].clone();
             spec["partitions"] = json!(8);
+            change(model, saga, spec);
+        }),
+        ("a Saga changes that has instances", &|model| {
+            let plan = parsed::<Saga>(saga.clone()).compile().unwrap();
+            let key = plan.resource.to_string();
+            model.with(|state| state.definitions.insert(key, vec![plan.definition]));
+            let mut spec = saga["spec"].clone();
+            spec["steps"][0]["request"]["subject"] = json!("stock.take");
             change(model, saga, spec);
         }),
         ("the workers are gone", &|model| {

@@ -1,6 +1,7 @@
 //! The order example: installed, upgraded, crashed, uninstalled and installed again.
 
 use crate::shop::{NEXT, ORDERS, Shop};
+use data_encoding::BASE64;
 use serde_json::Value;
 use std::net::SocketAddr;
 use tidemill_core::contract::Connection;
@@ -14,6 +15,9 @@ const SAGA: &str = "saga-order-fulfilment";
 struct Outside {
     url: String,
     nats: Nats,
+    /// Folder and path of the credentials file with all rights.
+    _folder: tempfile::TempDir,
+    creds: String,
 }
 
 impl Outside {
@@ -25,9 +29,28 @@ impl Outside {
             .await;
         let inside = SocketAddr::new(address.parse().unwrap(), 4222);
         let url = format!("nats://{}", shop.node.forward(inside).unwrap());
-        let nats = Nats::connect(&Connection::plain(&url), "test").await;
-        let nats = nats.unwrap();
-        Outside { url, nats }
+        let path = r"jsonpath={.data.nats\.creds}";
+        let admin = shop
+            .kubectl(&format!(
+                "get secret -n tidemill tidemill-nats-admin -o {path}"
+            ))
+            .await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("nats.creds");
+        let admin = BASE64.decode(admin.as_bytes()).unwrap();
+        std::fs::write(&file, admin).unwrap();
+        let creds = file.to_str().unwrap().to_owned();
+        let connection = Connection {
+            credentials_file: Some(creds.clone()),
+            ..Connection::plain(&url)
+        };
+        let nats = Nats::connect(&connection, "test").await.unwrap();
+        Outside {
+            url,
+            nats,
+            _folder: folder,
+            creds,
+        }
     }
 
     /// What the command says.
@@ -35,6 +58,7 @@ impl Outside {
         let mut command = tokio::process::Command::new(tidemill().unwrap());
         command.args(line.split_whitespace());
         command.args(["--namespace", "shop", "-o", "json", "--nats", &self.url]);
+        command.args(["--creds", &self.creds]);
         let output = command.output().await.unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         match output.status.success() {
@@ -161,6 +185,10 @@ async fn the_order_example_survives_what_happens_to_clusters() {
         let expected = [
             "configmap/kube-root-ca.crt",
             "persistentvolumeclaim/data-tidemill-nats-0",
+            "secret/tidemill-nats-admin",
+            "secret/tidemill-nats-app",
+            "secret/tidemill-nats-auth",
+            "secret/tidemill-nats-keys",
             "serviceaccount/default",
         ];
         match left == expected {

@@ -9,6 +9,7 @@
 mod accounts;
 mod chart;
 mod closing;
+mod credentials;
 mod eventstreams;
 mod namespaces;
 mod outages;

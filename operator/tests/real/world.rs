@@ -1,5 +1,7 @@
 //! A cluster without nodes, NATS, and operators as tasks.
 
+use crate::credentials::{issue, text};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, CustomResourceExt};
 use serde::Serialize;
@@ -9,8 +11,9 @@ use tidemill_core::contract::Connection;
 use tidemill_crds::eventstream::EventStream;
 use tidemill_crds::projection::Projection;
 use tidemill_crds::saga::Saga;
-use tidemill_nats::Nats;
+use tidemill_nats::{Credentials, Nats};
 use tidemill_operator::config::Config;
+use tidemill_operator::credentials::{self, Issue};
 use tidemill_operator::kubernetes::Object;
 use tidemill_operator::runtime::Runtime;
 use tidemill_service::{Health, Metrics};
@@ -28,6 +31,8 @@ pub(crate) struct World {
     server: Option<NatsServer>,
     pub(crate) client: Client,
     pub(crate) nats: Nats,
+    /// How its operators make credentials, if they do.
+    issue: Option<Issue>,
 }
 
 /// One namespace of it.
@@ -51,6 +56,53 @@ impl World {
         let crds = [EventStream::crd(), Projection::crd(), Saga::crd()];
         plane.install(crds).await.unwrap();
         World::of(plane, server, client).await
+    }
+
+    /// With a server that asks for credentials, which the operators make. What is seen of NATS is seen as admin.
+    pub(crate) async fn issuing() -> World {
+        let plane = ControlPlane::start().await.unwrap();
+        let client = plane.client().await.unwrap();
+        let crds = [EventStream::crd(), Projection::crd(), Saga::crd()];
+        plane.install(crds).await.unwrap();
+        // As on a cluster: the server waits for what the operator makes.
+        let (issue, somewhere) = (issue(), Connection::plain("nats://127.0.0.1:4222"));
+        let made = credentials::prepare(client.clone(), "default", &issue, &somewhere);
+        made.await.unwrap();
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
+        let auth = text(&secrets, "tidemill-nats-auth", "auth.conf").await;
+        let server = NatsServer::builder().config(&auth).start().await.unwrap();
+        let admin = text(&secrets, "tidemill-nats-admin", "nats.creds").await;
+        World::issued(plane, server, client, &admin).await
+    }
+
+    /// Of a server that asks for credentials.
+    pub(crate) async fn issued(
+        plane: ControlPlane,
+        server: NatsServer,
+        client: Client,
+        admin: &str,
+    ) -> World {
+        let (url, admin) = (server.url(), Credentials::new(admin));
+        let nats = Nats::connect_with(&Connection::plain(&url), Some(&admin), "test").await;
+        let world = World {
+            plane,
+            client,
+            nats: nats.unwrap(),
+            url,
+            server: Some(server),
+            issue: Some(issue()),
+        };
+        world.namespace("shop").await;
+        world
+    }
+
+    /// A connection of an application.
+    pub(crate) async fn app(&self, file: &str) -> Nats {
+        let credentials = Credentials::new(file);
+        let connection = Connection::plain(&self.url);
+        Nats::connect_with(&connection, Some(&credentials), "app")
+            .await
+            .unwrap()
     }
 
     /// Of a cluster that knows the kinds.
@@ -79,6 +131,7 @@ impl World {
             nats,
             url,
             server,
+            issue: None,
         };
         world.namespace("shop").await;
         world
@@ -115,14 +168,28 @@ impl World {
         for (setting, value) in settings.as_object().unwrap() {
             config[setting] = value.clone();
         }
+        if self.issue.is_some() {
+            config["credentials"] = json!({"prefix": "tidemill-nats"});
+        }
+        let config: Config = serde_json::from_value(config).unwrap();
+        let (issuer, nats) = match &self.issue {
+            None => (None, Nats::connect(&config.nats, pod).await.unwrap()),
+            Some(issue) => {
+                let prepared = credentials::prepare(client.clone(), "default", issue, &config.nats);
+                let issuer = prepared.await.unwrap();
+                let (connection, credentials) = issuer.operator().unwrap();
+                let nats = Nats::connect_with(&connection, Some(&credentials), pod).await;
+                (Some(issuer), nats.unwrap())
+            }
+        };
         let (stop, health) = (CancellationToken::new(), Health::new());
         let metrics = Metrics::new();
-        let config: Config = serde_json::from_value(config).unwrap();
         let runtime = Runtime {
             client,
-            nats: Nats::connect(&config.nats, pod).await.unwrap(),
+            nats,
             config,
             namespace: "default".to_owned(),
+            issuer,
             pod: pod.to_owned(),
             health: health.clone(),
             metrics: metrics.clone(),

@@ -115,7 +115,7 @@ async fn run(args: Args, contract: Contract) -> anyhow::Result<()> {
     };
     context.show_connection();
     tracing::info!(resource = %context.contract.resource, pod = context.pod, "starting");
-    let ended = shutdown::within_grace(&signals, drive(context)).await;
+    let ended = shutdown::within_grace(&signals, Box::pin(drive(context))).await;
     serving.cancel();
     match ended {
         Some(result) => result,

@@ -117,6 +117,7 @@ async def serve(args, memory):
             nats.connect(
                 args.nats,
                 name="payments",
+                user_credentials=args.creds,
                 # A server that is restarted must find its participants there again, however long it was away.
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.2,
@@ -175,6 +176,7 @@ async def serve(args, memory):
 def main():
     parser = argparse.ArgumentParser(prog="payments", description=__doc__.splitlines()[0])
     parser.add_argument("--nats", default="nats://127.0.0.1:4222", metavar="URL")
+    parser.add_argument("--creds", metavar="FILE", help="NATS credentials; none = the server asks for none")
     parser.add_argument("--ledger", required=True, metavar="FILE", help="kept between runs; made when missing")
     parser.add_argument("--cards", required=True, metavar="FILE.json", help='{"customer": {"limit": 500.00}}')
     Faults.add_arguments(parser)

@@ -85,8 +85,29 @@ impl Image {
         for (number, packages) in found.packages.iter().enumerate() {
             let place = format!("/packages/{number}");
             image = image.tree(&place, packages);
+            for extension in extensions(packages)? {
+                image = image.libraries_of(extension);
+            }
             places.push(place);
         }
         Ok(image.env("PYTHONPATH", &places.join(":")))
     }
+}
+
+/// Shared libraries in a folder and below.
+fn extensions(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "so") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::{Client, ConnectOptions, HeaderMap, Message};
 use clap::Parser;
 use futures::{StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,6 +43,9 @@ struct Args {
     /// Address of the NATS server
     #[arg(long, default_value = "nats://127.0.0.1:4222", value_name = "URL")]
     nats: String,
+    /// NATS credentials file; none = the server asks for none.
+    #[arg(long, value_name = "FILE")]
+    creds: Option<PathBuf>,
     /// Kept between runs; made when missing
     #[arg(long, value_name = "FILE")]
     ledger: PathBuf,
@@ -73,7 +76,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         ledger,
         faults: Faults::new(&args.faults),
     };
-    serve(&args.nats, &mut inventory).await
+    serve(&args.nats, args.creds.as_deref(), &mut inventory).await
 }
 
 fn read_stock(path: &Path) -> anyhow::Result<BTreeMap<String, u64>> {
@@ -83,10 +86,10 @@ fn read_stock(path: &Path) -> anyhow::Result<BTreeMap<String, u64>> {
         .with_context(|| format!("{}: expected {{\"SKU\": units}}", path.display()))
 }
 
-async fn serve(url: &str, inventory: &mut Inventory) -> anyhow::Result<()> {
+async fn serve(url: &str, creds: Option<&Path>, inventory: &mut Inventory) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let client = connect(url).await?;
+    let client = connect(url, creds).await?;
     let reserve = client.subscribe(Op::Reserve.subject()).await?;
     let release = client.subscribe(Op::Release.subject()).await?;
     client.flush().await?;
@@ -120,14 +123,16 @@ async fn serve(url: &str, inventory: &mut Inventory) -> anyhow::Result<()> {
     }
 }
 
-async fn connect(url: &str) -> anyhow::Result<Client> {
+async fn connect(url: &str, creds: Option<&Path>) -> anyhow::Result<Client> {
+    let options = match creds {
+        None => ConnectOptions::new(),
+        Some(file) => ConnectOptions::with_credentials_file(file)
+            .await
+            .with_context(|| format!("can't use the credentials {}", file.display()))?,
+    };
     let attempts = async {
         loop {
-            match async_nats::ConnectOptions::new()
-                .name("inventory")
-                .connect(url)
-                .await
-            {
+            match options.clone().name("inventory").connect(url).await {
                 Ok(client) => return client,
                 Err(_) => sleep(CONNECT_PAUSE).await,
             }
