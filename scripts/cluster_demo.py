@@ -26,6 +26,9 @@ RUN = pathlib.Path(os.environ.get("TIDEMILL_DEMO_DIR", ROOT / ".tidemill/cluster
 RELEASE = SYSTEM = "tidemill"
 SHOP = "shop"
 KINDS = "eventstreams,projections,sagas"
+CRDS = [f"{kind}.tidemill.dev" for kind in KINDS.split(",")]
+# Label of the namespaces that are made here, and so may be deleted here.
+DEMO = "tidemill.dev/demo"
 PLACED = "events.jsonl"
 
 # Images may have to be fetched first.
@@ -153,18 +156,30 @@ def credentials(whose):
     return file
 
 
+def make_namespace(name):
+    labels = {DEMO: "true", "pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    kubectl("create", "-f", "-", text=json.dumps(namespace))
+
+
+def is_of_the_demo(namespace):
+    found = kubectl("get", "namespace", namespace, "-o", "json", fails=True)
+    return found is not None and json.loads(found)["metadata"].get("labels", {}).get(DEMO) == "true"
+
+
 def up(orders):
     for namespace in [SYSTEM, SHOP]:
         if kubectl("get", "namespace", namespace, fails=True) is not None:
-            raise Failed(f"namespace {namespace} exists already; `make cluster-demo-down` deletes what an earlier run left")
+            raise Failed(f"namespace {namespace} exists already: the demo needs one of its own. If an earlier run left it, `make cluster-demo-down` deletes it")
+    if kubectl("get", "crd", "--ignore-not-found", "-o", "name", *CRDS).strip():
+        raise Failed("Tidemill is on this cluster already: the demo would take away its definitions, and with them every resource")
     say("installing the charts")
     call("helm", "upgrade", "--install", "tidemill-crds", ROOT / "helm/tidemill-crds")
-    call("helm", "install", RELEASE, ROOT / "helm/tidemill", "--namespace", SYSTEM, "--create-namespace", *chart_values())
+    make_namespace(SYSTEM)
+    call("helm", "install", RELEASE, ROOT / "helm/tidemill", "--namespace", SYSTEM, *chart_values())
     until("NATS and the operator", lambda: deployments_missing(SYSTEM))
     say("applying the example: a stream, two projections, a saga and three participants")
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    shop = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHOP, "labels": labels}}
-    kubectl("apply", "-f", "-", text=json.dumps(shop))
+    make_namespace(SHOP)
     kubectl("create", "secret", "generic", "-n", SHOP, f"{RELEASE}-nats-app", f"--from-file=nats.creds={credentials('app')}")
     kubectl("apply", "-n", SHOP, "-f", "-", text=example(orders))
     until("pods", lambda: deployments_missing(SHOP))
@@ -227,13 +242,26 @@ def run(args):
 
 
 def down():
+    there = [one for one in [SHOP, SYSTEM] if kubectl("get", "namespace", one, fails=True) is not None]
+    others = [one for one in there if not is_of_the_demo(one)]
+    if others:
+        raise Failed(f"namespace {others[0]} wasn't made by the demo (label {DEMO}): nothing is deleted")
+    if SYSTEM not in there:
+        # Made first, taken away last but the definitions, which may be somebody's then.
+        kubectl("delete", "namespace", SHOP, "--ignore-not-found", "--wait")
+        say("no Tidemill of the demo is there")
+        return
     # The resources first: their operator ends their workers.
     kubectl("delete", "namespace", SHOP, "--ignore-not-found", "--wait")
     call("helm", "uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found", "--wait")
-    kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", "--wait")
     call("helm", "uninstall", "tidemill-crds", "--ignore-not-found")
-    # Kept by the chart, so that nobody loses resources by accident. Here there are none left.
-    kubectl("delete", "crd", "--ignore-not-found", *[f"{kind}.tidemill.dev" for kind in KINDS.split(",")])
+    # Kept by the chart, so that nobody loses resources by accident.
+    if kubectl("get", KINDS, "--all-namespaces", "-o", "name", fails=True):
+        say("the definitions stay: other namespaces have resources")
+    else:
+        kubectl("delete", "crd", "--ignore-not-found", *CRDS)
+    # Last, as it says that the rest is the demo's.
+    kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", "--wait")
     say("everything is taken away")
 
 

@@ -21,5 +21,11 @@ cargo build --quiet --locked -p tidemill-testbed-cluster --bin tidemill-images
 target=$(cargo metadata --format-version 1 --no-deps --offline |
     "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 "$target/debug/tidemill-images" "$target/$host/release" "$tag" .tools/images | while read -r archive; do
-    printf 'images: %6.1f MB  %s\n' "$(awk "BEGIN { print $(stat -c %s "$archive") / 1e6 }")" "$archive"
+    bytes=$(stat -c %s "$archive")
+    printf 'images: %6.1f MB  %s\n' "$(awk "BEGIN { print $bytes / 1e6 }")" "$archive"
+    # What the worker and the operator may have at most.
+    if [[ $archive =~ tidemill-(operator|worker) ]] && ((bytes > 20000000)); then
+        echo "images: $archive is larger than 20 MB" >&2
+        exit 1
+    fi
 done

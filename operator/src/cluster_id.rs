@@ -38,7 +38,16 @@ struct Beat {
 #[derive(Clone, Debug, Default)]
 pub struct ClusterClaim {
     state: Arc<Mutex<State>>,
-    problem: Arc<Mutex<Option<String>>>,
+    problem: Arc<Mutex<Option<Unkept>>>,
+}
+
+/// Why the heartbeat wasn't kept.
+#[derive(Clone, Debug)]
+pub struct Unkept {
+    /// In words.
+    pub problem: String,
+    /// Whether that may pass by itself.
+    pub may_pass: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -86,7 +95,7 @@ impl ClusterClaim {
     }
 
     /// Why the heartbeat wasn't kept when it was last tried.
-    pub fn problem(&self) -> Option<String> {
+    pub fn problem(&self) -> Option<Unkept> {
         let problem = self.problem.lock();
         problem.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -96,7 +105,7 @@ impl ClusterClaim {
         self.note(None);
     }
 
-    fn note(&self, problem: Option<String>) {
+    fn note(&self, problem: Option<Unkept>) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
@@ -168,6 +177,15 @@ enum BeatError {
     Api(#[from] tidemill_nats::ApiError),
 }
 
+impl BeatError {
+    fn may_pass(&self) -> bool {
+        match self {
+            BeatError::Api(error) => error.may_pass(),
+            BeatError::Uid(_) | BeatError::NoUid | BeatError::Bucket(_) => true,
+        }
+    }
+}
+
 impl Heart {
     /// Keeps `claim` up to date until `stop`.
     pub async fn run(self, claim: ClusterClaim, stop: CancellationToken) {
@@ -184,7 +202,10 @@ impl Heart {
                 // The claim runs out by itself.
                 Err(error) => {
                     tracing::warn!(%error, "the heartbeat of the cluster id can't be kept");
-                    claim.note(Some(error.to_string()));
+                    claim.note(Some(Unkept {
+                        may_pass: error.may_pass(),
+                        problem: error.to_string(),
+                    }));
                     RETRY
                 }
             };

@@ -1,9 +1,9 @@
 //! What is said of a resource: one verdict, and the conditions `Ready`, `Reconciling` and `Stalled` that come of it, as kstatus
 //! defines them, so that Argo CD, Flux and `kubectl wait` understand.
 
+use crate::error::Error;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use std::fmt;
 use std::time::Duration;
 
 /// Why a resource is as it is: a stable word for `reason`, with its class. The table in the documentation is made of it.
@@ -143,7 +143,7 @@ impl Reason {
             ),
             Reason::Refused => (
                 "NATS refuses the settings; the message holds its answer.",
-                "Change the spec, or the limits of the NATS account.",
+                "Change the spec, or the limits of the NATS account. If it demands a limit of every stream: `nats.maxStreamBytes` in the chart.",
             ),
             Reason::StreamUnusable => (
                 "An EventStream that the definition names isn't there, isn't open to this namespace, or can't be used so.",
@@ -228,10 +228,15 @@ impl Verdict {
         }
     }
 
-    /// NATS didn't answer.
-    pub fn away(error: &impl fmt::Display) -> Verdict {
-        let message = format!("NATS can't do it now: {error}; it is tried again");
-        Verdict::new(Reason::NatsUnavailable, message)
+    /// NATS didn't do it.
+    pub fn undone(error: &Error) -> Verdict {
+        match error.is_refusal() {
+            true => Verdict::new(Reason::Refused, format!("NATS refuses it: {error}")),
+            false => Verdict::new(
+                Reason::NatsUnavailable,
+                format!("NATS can't do it now: {error}; it is tried again"),
+            ),
+        }
     }
 }
 

@@ -81,6 +81,16 @@ impl Config {
         };
         let text = std::fs::read_to_string(file).map_err(|problem| error(problem.to_string()))?;
         let config = Config::parse(&text).map_err(|problem| error(problem.to_string()))?;
+        // Addresses are shown, and are told to workers.
+        if config
+            .nats
+            .servers
+            .iter()
+            .any(|server| server.contains('@'))
+        {
+            let problem = "nats.servers: an address holds a user or a password; put them into a credentials file (nats.credentialsFile)";
+            return Err(error(problem.to_owned()));
+        }
         if let Some(Err(problem)) = config.max_stream_bytes.as_ref().map(ByteSize::bytes) {
             return Err(error(format!("maxStreamBytes: {problem}")));
         }

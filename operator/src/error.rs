@@ -1,5 +1,6 @@
 //! What can go wrong in one reconcile, and when it is tried again.
 
+use crate::cluster_id::Unkept;
 use crate::credentials::IssueError;
 use std::time::Duration;
 use tidemill_nats::{ApiError, KvError};
@@ -25,8 +26,8 @@ pub enum Error {
     #[error(transparent)]
     Credentials(#[from] IssueError),
     /// It isn't known whether the cluster id is this cluster's.
-    #[error("the heartbeat of the cluster id is not written yet{}", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
-    ClusterUnclaimed(Option<String>),
+    #[error("the heartbeat of the cluster id is not written yet{}", .0.as_ref().map(|why| format!(": {}", why.problem)).unwrap_or_default())]
+    ClusterUnclaimed(Option<Unkept>),
     /// Another operator has the lease.
     #[error("another operator leads")]
     Fenced,
@@ -64,6 +65,15 @@ impl Error {
             | Error::Start(_)
             | Error::ClusterUnclaimed(_) => true,
             Error::Kubernetes(_) | Error::Credentials(_) | Error::Fenced => false,
+        }
+    }
+
+    /// Whether NATS won't do it until somebody changes something.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Error::JetStream(error) => !error.may_pass(),
+            Error::ClusterUnclaimed(Some(unkept)) => !unkept.may_pass,
+            _ => false,
         }
     }
 

@@ -127,7 +127,11 @@ impl JetStream for Nats {
             let call = format!("STREAM.CREATE.{}", plan.name);
             let made = answered(self, &call, provision::ensure(self, &plan)).await?;
             if let Outcome::Conflict(why) = made {
-                return Err(ApiError::Form(plan.name, why));
+                return Err(ApiError::Refused {
+                    call,
+                    code: 0,
+                    description: why,
+                });
             }
         }
         Ok(())

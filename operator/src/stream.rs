@@ -38,12 +38,12 @@ impl Settled {
         }
     }
 
-    /// NATS didn't answer.
-    pub fn away(stream: Option<StreamState>, error: impl Into<Error>) -> Settled {
+    /// NATS didn't do it.
+    pub fn undone(stream: Option<StreamState>, error: impl Into<Error>) -> Settled {
         let error = error.into();
         Settled {
             stream,
-            verdict: Verdict::away(&error),
+            verdict: Verdict::undone(&error),
             data_lost: None,
             error: Some(error),
         }
@@ -76,7 +76,7 @@ pub async fn settle<S: JetStream, K: Kubernetes, O: Object>(
 ) -> Result<Settled, Error> {
     let observed = match observe::observe(&context.jetstream, wanted).await {
         Ok(observed) => observed,
-        Err(error) => return Ok(Settled::away(None, error)),
+        Err(error) => return Ok(Settled::undone(None, error)),
     };
     let owner = wanted.mark.to_string();
     let known_as = |stream: Option<StreamState>| {
@@ -92,7 +92,7 @@ pub async fn settle<S: JetStream, K: Kubernetes, O: Object>(
     if step != Step::Nothing {
         match context.fence_nats() {
             Err(error) if error.is_of_nats() => {
-                return Ok(Settled::away(known_as(observed.stream), error));
+                return Ok(Settled::undone(known_as(observed.stream), error));
             }
             fenced => fenced?,
         }
@@ -128,10 +128,10 @@ pub async fn settle<S: JetStream, K: Kubernetes, O: Object>(
                     data_lost,
                     ..Settled::of(known_as(stream), verdict)
                 }),
-                Err(error) => Ok(Settled::away(None, error)),
+                Err(error) => Ok(Settled::undone(None, error)),
             }
         }
-        Err(error) if error.may_pass() => Ok(Settled::away(known_as(observed.stream), error)),
+        Err(error) if error.may_pass() => Ok(Settled::undone(known_as(observed.stream), error)),
         Err(error) => {
             let message = format!("stream {name} can't be as the spec says: {error}");
             let verdict = Verdict::new(Reason::Refused, message);

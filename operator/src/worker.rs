@@ -37,7 +37,7 @@ pub struct WorkerDefaults {
 fn resources() -> Value {
     json!({
         "requests": {"cpu": "50m", "memory": "64Mi"},
-        "limits": {"memory": "512Mi"},
+        "limits": {"cpu": "1", "memory": "512Mi"},
     })
 }
 

@@ -174,13 +174,7 @@ impl Reached {
 
     /// NATS didn't do it.
     fn undone(error: Error) -> Reached {
-        let verdict = match &error {
-            Error::JetStream(error) if !error.may_pass() => {
-                Verdict::new(Reason::Refused, format!("NATS refuses it: {error}"))
-            }
-            error => Verdict::away(error),
-        };
-        let mut reached = Reached::of(verdict);
+        let mut reached = Reached::of(Verdict::undone(&error));
         reached.error = Some(error);
         reached
     }

@@ -72,6 +72,11 @@ replicas: {{ .Values.nats.replicas }}
 {{- with .Values.nats.maxStreamBytes }}
 maxStreamBytes: {{ . }}
 {{- end }}
+{{- with .Values.takeover }}
+takeover: {{ . }}
+{{- end }}
+deletionDeadlineSeconds: {{ .Values.deletionDeadlineSeconds }}
+resumeLimitSeconds: {{ .Values.resumeLimitSeconds }}
 {{- if .Values.nats.enabled }}
 credentials:
   prefix: {{ include "tidemill.credentials" . }}

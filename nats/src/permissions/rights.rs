@@ -103,8 +103,14 @@ pub fn application(connection: &Connection) -> Rights {
     let publish = [own.clone(), "$KV.>".to_owned(), "$SYS.>".to_owned()];
     Rights {
         publish: Subjects::all_but(publish.into_iter().chain(managing)),
-        // Whoever hears others' calls and acknowledgements hears what is answered where.
-        subscribe: Subjects::all_but([own, "$JS.>".to_owned(), "$SYS.>".to_owned()]),
+        // Whoever hears others' calls and acknowledgements hears what is answered where; and where somebody listens, a consumer of theirs may have the
+        // server deliver, whoever may not publish there: so nobody listens where buckets are written.
+        subscribe: Subjects::all_but([
+            own,
+            "$JS.>".to_owned(),
+            "$KV.>".to_owned(),
+            "$SYS.>".to_owned(),
+        ]),
         // A participant's answer goes to a log.
         responses: Some(Responses {
             max: 1,

@@ -7,5 +7,6 @@
 )]
 
 mod command;
+mod listing;
 mod orders;
 mod shop;

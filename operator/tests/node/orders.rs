@@ -1,5 +1,6 @@
 //! The order example: installed, upgraded, crashed, uninstalled and installed again.
 
+use crate::listing;
 use crate::shop::{NEXT, ORDERS, Shop};
 use data_encoding::BASE64;
 use serde_json::Value;
@@ -135,6 +136,7 @@ async fn the_order_example_survives_what_happens_to_clusters() {
     let said = shop.ended(run).await;
     assert!(said.contains(": all equal"), "{said}");
     println!("{said}");
+    listing::is_as_the_guide_says(&said);
     let restarts: Vec<_> = shop
         .workers()
         .await
@@ -157,6 +159,15 @@ async fn the_order_example_survives_what_happens_to_clusters() {
     // Another definition: its rows are built beside the others, and whoever reads finds the one or the other.
     let listed = outside.tidemill("query order-status --limit 1").await;
     let key = listed.unwrap()[0]["key"].as_str().unwrap().to_owned();
+    let revision = async || {
+        let found = shop.list("projections -n shop").await;
+        let mut found = found.into_iter();
+        let found = found
+            .find(|one| one["metadata"]["name"] == "order-status")
+            .unwrap();
+        found["status"]["revision"].as_str().unwrap().to_owned()
+    };
+    let first = revision().await;
     let change = r#"[{"op": "add", "path": "/spec/handlers/0/set/channel", "value": "web"}]"#;
     let patch = ["patch", "projection", "order-status", "-n", "shop"];
     let patch = [patch.as_slice(), &["--type=json", "-p", change]].concat();
@@ -171,8 +182,29 @@ async fn the_order_example_survives_what_happens_to_clusters() {
     })
     .await;
 
+    shop.until(
+        "another key space, in the status too",
+        async || match revision().await {
+            now if now != first => Ok(()),
+            now => Err(now),
+        },
+    )
+    .await;
+
     // What is left: the resources and the volume with the streams.
     let before = outside.saga().await.unwrap();
+    let stored = async |outside: &Outside| {
+        let mut stored = Vec::new();
+        for stream in [
+            "shop_orders",
+            "shop_order-fulfilment_log",
+            "KV_shop_customer-orders_rows",
+        ] {
+            stored.push(outside.messages(stream).await.unwrap());
+        }
+        stored
+    };
+    let kept = stored(&outside).await;
     shop.helm("uninstall tidemill --namespace tidemill --wait")
         .await;
     let kinds = "all,configmaps,secrets,serviceaccounts,leases,roles,rolebindings,persistentvolumeclaims,poddisruptionbudgets,networkpolicies";
@@ -220,6 +252,7 @@ async fn the_order_example_survives_what_happens_to_clusters() {
         after => Err(format!("{after}, not {before}")),
     })
     .await;
+    assert_eq!(stored(&outside).await, kept);
     shop.until(
         "all are ready, and their workers the operator's again",
         async || {

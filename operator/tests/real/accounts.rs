@@ -59,12 +59,8 @@ async fn an_account_that_demands_a_limit_of_every_stream_gets_it() {
         .apply::<Projection>("order-status", order_status("state"))
         .await;
     for said in [
-        world
-            .expect::<EventStream>("orders", "NatsUnavailable")
-            .await,
-        world
-            .expect::<Projection>("order-status", "NatsUnavailable")
-            .await,
+        world.expect::<EventStream>("orders", "Refused").await,
+        world.expect::<Projection>("order-status", "Refused").await,
     ] {
         assert!(said.contains("max bytes"), "{said}");
     }

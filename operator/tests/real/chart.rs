@@ -42,6 +42,31 @@ async fn what_the_charts_install_is_enough_for_the_operator() {
     let plane = ControlPlane::start().await.unwrap();
     let server = NatsServer::start().await.unwrap();
     let helm = async |line: &str| run(plane.helm().unwrap(), line).await;
+    // What people without Helm apply is what the charts render.
+    let committed = std::fs::read_to_string(workspace_root().join("k8s/install.yaml")).unwrap();
+    for chart in [
+        "template tidemill-crds helm/tidemill-crds",
+        "template tidemill helm/tidemill --namespace tidemill --set nats.enabled=true",
+    ] {
+        let rendered = helm(chart).await.unwrap();
+        assert!(
+            committed.contains(&rendered),
+            "k8s/install.yaml is stale: run `make generate`"
+        );
+    }
+    for setting in [
+        "tenancy.grants[0].adopt=true,tenancy.grants[0].namespaces[0]=shop",
+        "takeover=u-1",
+        "deletionDeadlineSeconds=60",
+    ] {
+        let line = format!(
+            "template tidemill helm/tidemill --set nats.servers[0]=nats://nats:4222,{setting}"
+        );
+        helm(&line).await.unwrap();
+    }
+    let secret =
+        "template tidemill helm/tidemill --set nats.servers[0]=nats://bob:hunter2@nats:4222";
+    helm(secret).await.unwrap_err();
     helm("install tidemill-crds helm/tidemill-crds")
         .await
         .unwrap();

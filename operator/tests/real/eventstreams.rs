@@ -1,8 +1,10 @@
 //! EventStreams.
 
 use crate::world::{CAP, World};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tidemill_crds::eventstream::EventStream;
 use tidemill_testbed::wait::within;
@@ -53,6 +55,20 @@ async fn a_stream_is_made_changed_and_mended() {
     let said = world.expect::<EventStream>("orders", "StreamLost").await;
     assert!(said.contains(&incarnation), "{said}");
     assert!(world.nats.stream_state("shop_orders").await.is_err());
+    // What was done is told as events, with reasons that stay.
+    let events: Api<Event> = world.api();
+    let told = within(CAP, async || {
+        let found = events.list(&Default::default()).await;
+        let found = found.map_err(|error| error.to_string())?.items;
+        let reasons: BTreeSet<String> =
+            found.into_iter().filter_map(|event| event.reason).collect();
+        let wanted = ["Created", "StreamLost", "Updated"];
+        match wanted.iter().all(|reason| reasons.contains(*reason)) {
+            true => Ok(()),
+            false => Err(format!("{reasons:?}")),
+        }
+    });
+    told.await.unwrap();
     operator.stop().await;
 }
 

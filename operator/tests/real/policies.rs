@@ -180,6 +180,17 @@ async fn a_lost_stream_is_made_again_if_the_spec_says_so() {
         .await
         .unwrap()
         .incarnation;
+    for order in ["o-1", "o-2", "o-3"] {
+        world.place(order).await;
+    }
+    let known = within(CAP, async || {
+        let found = world.api::<EventStream>().get("orders").await.unwrap();
+        match found.status.and_then(|status| status.last_sequence) {
+            Some(3) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    known.await.unwrap();
     world
         .nats
         .jetstream()
@@ -193,7 +204,7 @@ async fn a_lost_stream_is_made_again_if_the_spec_says_so() {
         }
     });
     let again = again.await.unwrap();
-    assert_eq!(again.first, 1, "nothing was in it");
+    assert_eq!(again.first, 4, "positions of before mean nothing else");
     let lost = within(CAP, async || {
         let found = world.api::<EventStream>().get("orders").await.unwrap();
         let conditions = found.status.unwrap().conditions;
