@@ -1,13 +1,16 @@
 //! What reconcilers ask of JetStream: a port, so that they are tried against a model as well, and its adapter.
 
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 use tidemill_core::contract::Contract;
 use tidemill_core::definition::SagaDefinition;
 use tidemill_core::names::{COUNTERS_BUCKET, REVISIONS_BUCKET, ResourceId, parse_counters_key};
 use tidemill_nats::provision::{self, Loss, Outcome, StreamPlan};
-use tidemill_nats::{ApiError, KvBucket, KvError, Nats, Publisher, ReadError, StreamState};
+use tidemill_nats::{
+    ApiError, KvBucket, KvEntry, KvError, Nats, Publisher, ReadError, StreamState,
+};
 use tidemill_provision::starts::{self, StartError};
 
 /// The calls of JetStream that reconcilers make.
@@ -98,6 +101,21 @@ async fn answered<T, E: From<ApiError>>(
     }
 }
 
+/// What a shared bucket holds of a resource.
+async fn entries_of(
+    nats: &Nats,
+    bucket: &str,
+    resource: &ResourceId,
+) -> Result<BTreeMap<String, KvEntry>, KvError> {
+    let prefix = resource.key_prefix();
+    let all = KvBucket::new(&Publisher::new(nats, 1), bucket);
+    let read = answered(nats, bucket, async { Ok(all.entries(&prefix).await) }).await;
+    read.unwrap_or_else(|source| {
+        let bucket = bucket.to_owned();
+        Err(KvError::Get { bucket, source })
+    })
+}
+
 impl JetStream for Nats {
     async fn stream(&self, name: &str) -> Result<Option<StreamState>, ApiError> {
         let call = format!("STREAM.INFO.{name}");
@@ -142,14 +160,7 @@ impl JetStream for Nats {
     }
 
     async fn counters(&self, resource: &ResourceId) -> Result<Vec<Vec<u8>>, KvError> {
-        let bucket = KvBucket::new(&Publisher::new(self, 1), COUNTERS_BUCKET);
-        let prefix = resource.key_prefix();
-        let read = async { Ok(bucket.entries(&prefix).await) };
-        let read = answered(self, COUNTERS_BUCKET, read).await;
-        let entries = match read.unwrap_or_else(|source| {
-            let bucket = COUNTERS_BUCKET.to_owned();
-            Err(KvError::Get { bucket, source })
-        }) {
+        let entries = match entries_of(self, COUNTERS_BUCKET, resource).await {
             Ok(entries) => entries,
             // Nobody has counted anything yet.
             Err(KvError::Read {
@@ -165,8 +176,7 @@ impl JetStream for Nats {
     }
 
     async fn definitions(&self, resource: &ResourceId) -> Result<Vec<SagaDefinition>, KvError> {
-        let bucket = KvBucket::new(&Publisher::new(self, 1), REVISIONS_BUCKET);
-        let entries = bucket.entries(&resource.key_prefix()).await?;
+        let entries = entries_of(self, REVISIONS_BUCKET, resource).await?;
         let stored = entries.into_values().filter(|entry| !entry.deleted);
         // One that can't be read here can't be read by workers either.
         Ok(stored
